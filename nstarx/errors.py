@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class NStarXError(Exception):
-    """The root: `status` is the HTTP status, `code` a stable word for machines, `str(error)` the sentence for people."""
+    """The root. `status` is the HTTP status, `code` a stable word for machines, `sentence` what people read."""
 
     status = 500
     code = "internal"
@@ -91,7 +91,7 @@ class Conflict(NStarXError):
     status, code = 412, "conflict"
 
     def __init__(self, expected: str, actual: str) -> None:
-        super().__init__(f"If-Match was {expected}, but the current ETag is {actual}; read again, then repeat the change")
+        super().__init__(f"If-Match was {expected}, but the ETag is now {actual}; read again, then repeat the change")
 
 
 class LengthRequired(NStarXError):
