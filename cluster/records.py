@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record
 from nstarx.spec.route import RouteSpec
@@ -18,6 +20,8 @@ class ReplicaRecord(Record):
     """Ray's id of the node it runs on: gateways of the same node use its Unix socket."""
     addresses: tuple[str, ...]
     """Where its lane server listens: `unix:/path` first, then `tcp:host:port`."""
+    key: str = Field(default="", repr=False)
+    """Hexadecimal secret that gateways prove they know before they may send it work; a new one at every start."""
 
 
 class Snapshot(Record):
@@ -32,3 +36,5 @@ class Snapshot(Record):
     replicas: tuple[ReplicaRecord, ...] = ()
     settings: dict[str, dict[str, Any]] = {}
     """Live settings by `model@version`, where somebody changed them."""
+    seed: str = ""
+    """Digest of the routes last taken from a gateway's configuration file."""

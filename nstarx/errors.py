@@ -5,6 +5,7 @@ border renders it (`router.endpoints`, `nstarx.cli`); foreign errors are transla
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class NStarXError(Exception):
@@ -17,6 +18,17 @@ class NStarXError(Exception):
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
         self.sentence = sentence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross process borders whole, whatever their constructors take."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[NStarXError], args: tuple[Any, ...], state: dict[str, Any]) -> NStarXError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 class InvalidRequest(NStarXError):
@@ -116,6 +128,13 @@ class UnsupportedMediaType(NStarXError):
             f"Content-Type '{given}' is not understood; send application/json, or application/octet-stream "
             "with Inference-Header-Content-Length for binary tensors"
         )
+
+
+class UnsupportedEncoding(NStarXError):
+    status, code = 415, "unsupported_encoding"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"Content-Encoding '{given}' is not understood; send gzip, deflate or none")
 
 
 class HeadersTooLarge(NStarXError):

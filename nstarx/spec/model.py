@@ -20,7 +20,7 @@ class TensorSpec(Record):
     datatype: str
     shape: tuple[int, ...] = Field(strict=False)
     optional: bool = False
-    """An input that may be left out of a request (outputs ignore this)."""
+    """An input that may be left out of a request, or an output that may be missing from an answer."""
 
     @field_validator("datatype")
     @classmethod

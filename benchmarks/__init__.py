@@ -1,0 +1,1 @@
+"""How fast the gateway is, beside its peers and beside itself: see README.md."""

@@ -1,0 +1,24 @@
+"""LitServe, with and without batching.
+
+Fairness: one API server process and one worker, its fast (ZeroMQ) queue, access log off, the response written by
+orjson in the worker. LitServe parses the request's JSON itself, with the standard library.
+"""
+
+from benchmarks.contenders.contender import Contender, python
+from benchmarks.contenders.environment import interpreter
+
+
+class LitServe(Contender):
+    name = "litserve"
+    title = "LitServe"
+    batching: tuple[str, ...] = ()
+
+    def command(self, port: int) -> list[str]:
+        environment = interpreter("litserve", "litserve==0.2.19")
+        return python("benchmarks.servers.litserve", port, *self.batching, interpreter=environment)
+
+
+class LitServeBatching(LitServe):
+    name = "litserve_batching"
+    title = "LitServe, batching"
+    batching = ("--max-batch-size=64", "--max-wait-ms=1")

@@ -1,0 +1,51 @@
+"""Load from wrk, with every answer checked by `iris.lua`."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("iris.lua")
+TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw in one measurement. Latencies include the load generator's own, as a client's would."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    """Connections refused, broken or timed out, and answers with a status of 400 or above."""
+    wrong: int
+    """Answers without status 200 or without the label that was asked for."""
+
+    @property
+    def requests_per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+def installed() -> bool:
+    return shutil.which("wrk") is not None
+
+
+def run(url: str, connections: int, seconds: int) -> Load:
+    """Load `url` from one thread over `connections` kept-alive connections, each with one request in flight."""
+    finished = subprocess.run(command(url, connections, seconds), capture_output=True, text=True, check=True)
+    return parse(finished.stdout)
+
+
+def command(url: str, connections: int, seconds: int) -> list[str]:
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s", f"--script={SCRIPT}"]
+    return ["wrk", *options, url]
+
+
+def parse(output: str) -> Load:
+    """Read the line of JSON that `iris.lua` prints below wrk's own report."""
+    for line in reversed(output.splitlines()):
+        if line.startswith("{"):
+            return Load(**json.loads(line))
+    raise ValueError(f"wrk printed no line of JSON; it said: {output.strip() or 'nothing'}")

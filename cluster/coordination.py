@@ -1,0 +1,147 @@
+"""The border to the coordinator: what gateways, replicas and the command line ask it, and what it answers.
+
+`cluster.coordinator.Coordinator` answers in memory, `cluster.ray_coordination.RayCoordination` through a Ray actor;
+one contract test holds both.
+"""
+
+from hashlib import sha256
+from typing import Any, Protocol, Self
+
+import orjson
+
+from cluster.records import ReplicaRecord, Snapshot
+from nstarx.errors import NStarXError, Unavailable
+from nstarx.spec.model import ModelSpec
+from nstarx.spec.record import Record
+from nstarx.spec.route import RoutesDocument
+
+
+class CoordinatorUnavailable(Unavailable):
+    """The coordinator is dead, restarting or out of reach."""
+
+    code = "coordinator_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the coordinator does not answer ({reason}); what is served goes on as it is, repeat the call in a moment"
+        )
+
+
+class NotJoined(NStarXError):
+    """A gateway speaks to a coordinator that does not know it: the coordinator restarted, or the gateway was silent."""
+
+    status, code = 409, "not_joined"
+
+    def __init__(self, gateway: str) -> None:
+        super().__init__(f"gateway '{gateway}' has not joined this coordinator; join again with the snapshot it holds")
+
+
+def digest(content: Any) -> str:
+    """Hex digest of JSON-like content, whatever the order of its keys. Raises TypeError where it isn't JSON-like."""
+    return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)).hexdigest()
+
+
+class RoutesSeed(Record):
+    """The routes in a gateway's configuration file."""
+
+    document: RoutesDocument
+    digest: str
+
+    @classmethod
+    def of(cls, document: RoutesDocument) -> Self:
+        return cls(document=document, digest=digest(document.model_dump(mode="json")))
+
+
+class Beat(Record):
+    """The answer to a replica's sign of life."""
+
+    known: bool
+    """False: the replica has to register again."""
+    settings: dict[str, Any] = {}
+    """Live settings of its version, as `register` gives them."""
+
+
+class Applied(Record):
+    """What became of a change."""
+
+    number: int
+    """The snapshot that gateways hold after it."""
+    etag: str
+    """Names what is stored after it; of a dry run: what would be."""
+    changed: bool
+    """False when it was so already. A dry run says what would be."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what was accepted but will not answer yet."""
+
+
+class Member(Record):
+    """One joined gateway."""
+
+    gateway: str
+    age_s: float
+    """Since it was last heard of."""
+
+
+class Coordination(Protocol):
+    """The coordinator's verbs.
+
+    Every verb may raise CoordinatorUnavailable, after which a gateway joins again and a replica goes on beating.
+    """
+
+    async def join(self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None) -> Snapshot:
+        """A gateway says hello with the snapshot it holds, at start and again after any call that failed.
+
+        A coordinator younger than `held` takes it over, so routes outlive its death without storage. `seed` is taken
+        unless it was the last one taken: a restarted gateway does not undo live changes, a changed file does apply.
+        """
+
+    async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
+        """The snapshot as soon as its number isn't `number`; None after `timeout_s` seconds (15 at the most).
+
+        Raises NotJoined.
+        """
+
+    async def leave_gateway(self, gateway: str) -> None:
+        """A gateway says goodbye. After the last one, every seed is taken again."""
+
+    async def report(self, gateway: str, counters: dict[str, Any]) -> None:
+        """Hand over cumulative counters; the caller does not change the dictionary afterwards. Raises NotJoined."""
+
+    async def reports(self) -> dict[str, dict[str, Any]]:
+        """The last counters of every joined gateway that reported."""
+
+    async def members(self) -> tuple[Member, ...]:
+        """The joined gateways."""
+
+    async def snapshot(self) -> Snapshot:
+        """The current snapshot."""
+
+    async def register(self, record: ReplicaRecord, spec: ModelSpec) -> dict[str, Any]:
+        """A replica says that it is ready.
+
+        Returns the live settings of its version, which replace those of `spec`; {} when nobody changed them. Raises
+        InvalidConfiguration when `spec` is of another version.
+        """
+
+    async def beat(self, replica: str) -> Beat:
+        """A replica says that it is alive, about once a second."""
+
+    async def leave(self, replica: str) -> None:
+        """A replica says goodbye."""
+
+    async def report_loss(self, replica: str) -> None:
+        """A gateway lost its lanes to a replica, which has two seconds to beat before it is dropped."""
+
+    async def routes(self) -> tuple[RoutesDocument, str]:
+        """The routes and their ETag."""
+
+    async def apply_routes(
+        self, document: RoutesDocument, if_match: str | None = None, dry_run: bool = False
+    ) -> Applied:
+        """Replace all routes. `dry_run` does everything but publish. Raises Conflict when `if_match` is outdated."""
+
+    async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
+        """Merge a patch (RFC 7386: null removes) into one version's settings.
+
+        Raises VersionNotFound when the version has no live replica, InvalidConfiguration when the patch isn't JSON.
+        """

@@ -1,0 +1,240 @@
+"""The meeting place of gateways and replicas, one per cluster. Plain asyncio: whoever hosts it calls `tick`."""
+
+import asyncio
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from cluster.coordination import Applied, Beat, Coordination, Member, NotJoined, RoutesSeed, digest
+from cluster.records import ReplicaRecord, Snapshot
+from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
+from nstarx.spec.model import ModelSpec
+from nstarx.spec.route import RoutesDocument
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the coordinator waits for signs of life, in seconds."""
+
+    expiry_s: float = 10.0
+    """A replica that beat is dropped after this."""
+    grace_s: float = 10.0
+    """A replica known only from an adopted snapshot is dropped after this."""
+    suspicion_s: float = 2.0
+    """A replica that a gateway lost is dropped after this."""
+    silence_s: float = 30.0
+    """A gateway is forgotten after this."""
+
+
+@dataclass
+class _Gateway:
+    seen: float
+    counters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Replica:
+    record: ReplicaRecord
+    deadline: float
+    """Dropped after this unless it beats first."""
+
+
+class Coordinator(Coordination):
+    """Coordination in memory. Every change makes a new snapshot, swapped in by one assignment."""
+
+    def __init__(self, patience: Patience = Patience(), clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._snapshot = Snapshot(epoch=uuid4().hex)
+        self._changed = asyncio.Event()
+        self._gateways: dict[str, _Gateway] = {}
+        self._replicas: dict[str, _Replica] = {}
+        # What people applied in this life outranks what a gateway remembers of a former one.
+        self._routes_applied = False
+        self._settings_applied: set[str] = set()
+
+    async def join(self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None) -> Snapshot:
+        self._gateways.setdefault(gateway, _Gateway(self._clock())).seen = self._clock()
+        if held.epoch != self._snapshot.epoch and held.number > self._snapshot.number:
+            self._adopt(held)
+        if seed and seed.digest != self._snapshot.seed:
+            self._publish(routes=seed.document.routes, seed=seed.digest)
+        return self._snapshot
+
+    async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
+        self._hear(gateway)
+        if number == self._snapshot.number:
+            # A watching gateway may say nothing else, and must not be taken for a silent one.
+            await self._next_change(min(timeout_s, self._patience.silence_s / 2))
+        return self._snapshot if number != self._snapshot.number else None
+
+    async def leave_gateway(self, gateway: str) -> None:
+        self._gateways.pop(gateway, None)
+        if not self._gateways and self._snapshot.seed:
+            self._publish(seed="")
+
+    async def report(self, gateway: str, counters: dict[str, Any]) -> None:
+        self._hear(gateway).counters = counters
+
+    async def reports(self) -> dict[str, dict[str, Any]]:
+        return {name: gateway.counters for name, gateway in self._gateways.items() if gateway.counters}
+
+    async def members(self) -> tuple[Member, ...]:
+        now = self._clock()
+        return tuple(Member(gateway=name, age_s=now - gateway.seen) for name, gateway in self._gateways.items())
+
+    async def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    async def register(self, record: ReplicaRecord, spec: ModelSpec) -> dict[str, Any]:
+        if record.ref != str(spec.ref):
+            raise InvalidConfiguration(f"replica '{record.replica}' serves {record.ref}, but its spec is of {spec.ref}")
+        self._replicas[record.replica] = _Replica(record, self._clock() + self._patience.expiry_s)
+        self._show_replicas({**self._snapshot.models, record.ref: spec})
+        return self._settings_of(record.ref)
+
+    async def beat(self, replica: str) -> Beat:
+        alive = self._replicas.get(replica)
+        if not alive:
+            return Beat(known=False)
+        alive.deadline = self._clock() + self._patience.expiry_s
+        return Beat(known=True, settings=self._settings_of(alive.record.ref))
+
+    async def leave(self, replica: str) -> None:
+        self._drop([replica])
+
+    async def report_loss(self, replica: str) -> None:
+        suspect = self._replicas.get(replica)
+        if suspect:
+            suspect.deadline = min(suspect.deadline, self._clock() + self._patience.suspicion_s)
+
+    async def routes(self) -> tuple[RoutesDocument, str]:
+        document = RoutesDocument(routes=self._snapshot.routes)
+        return document, _etag(document)
+
+    async def apply_routes(
+        self, document: RoutesDocument, if_match: str | None = None, dry_run: bool = False
+    ) -> Applied:
+        _, current = await self.routes()
+        if if_match not in (None, "*", current):
+            raise Conflict(str(if_match), current)
+        etag, warnings = _etag(document), self._unserved(document)
+        if not dry_run:
+            self._routes_applied = True
+            if etag != current:
+                self._publish(routes=document.routes)
+        return Applied(number=self._snapshot.number, etag=etag, changed=etag != current, warnings=warnings)
+
+    async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
+        before = self._snapshot.settings.get(ref, self._spec_of(ref).settings)
+        after = merge_patch(before, _plain(settings, ref))
+        # Compared by digest, because to Python 1 and true are equal.
+        changed = digest(after) != digest(before)
+        self._settings_applied.add(ref)
+        if changed:
+            self._publish(settings={**self._snapshot.settings, ref: after})
+        return Applied(number=self._snapshot.number, etag=f'"{digest(after)}"', changed=changed)
+
+    def tick(self, now: float) -> None:
+        """Forget whoever was silent too long. To be called about once a second."""
+        self._drop([name for name, replica in self._replicas.items() if replica.deadline < now])
+        oldest = now - self._patience.silence_s
+        self._gateways = {name: gateway for name, gateway in self._gateways.items() if gateway.seen >= oldest}
+
+    def _hear(self, gateway: str) -> _Gateway:
+        if gateway not in self._gateways:
+            raise NotJoined(gateway)
+        self._gateways[gateway].seen = self._clock()
+        return self._gateways[gateway]
+
+    async def _next_change(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+
+    def _publish(self, **parts: Any) -> None:
+        new = self._snapshot.model_copy(update=parts)
+        self._snapshot = new.model_copy(update={"number": new.number + 1})
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _adopt(self, held: Snapshot) -> None:
+        """Take over what a gateway remembers of the coordinator's former life."""
+        own = self._snapshot
+        for record in held.replicas:
+            self._replicas.setdefault(record.replica, _Replica(record, self._clock() + self._patience.grace_s))
+        applied = {ref: settings for ref, settings in own.settings.items() if ref in self._settings_applied}
+        self._publish(
+            number=held.number,
+            routes=own.routes if self._routes_applied else held.routes,
+            seed=held.seed,
+            settings={**own.settings, **held.settings, **applied},
+            **self._serving({**held.models, **own.models}),
+        )
+
+    def _drop(self, replicas: Iterable[str]) -> None:
+        for replica in replicas:
+            self._replicas.pop(replica, None)
+        self._show_replicas(self._snapshot.models)
+
+    def _show_replicas(self, specs: dict[str, ModelSpec]) -> None:
+        parts = self._serving(specs)
+        if any(getattr(self._snapshot, part) != value for part, value in parts.items()):
+            self._publish(**parts)
+
+    def _serving(self, specs: dict[str, ModelSpec]) -> dict[str, Any]:
+        """The parts of a snapshot that show the live replicas, with the specs of their versions alone."""
+        records = tuple(replica.record for replica in self._replicas.values())
+        refs = {record.ref for record in records}
+        return {"replicas": records, "models": {ref: spec for ref, spec in specs.items() if ref in refs}}
+
+    def _settings_of(self, ref: str) -> dict[str, Any]:
+        return copy.deepcopy(self._snapshot.settings.get(ref, {}))
+
+    def _spec_of(self, ref: str) -> ModelSpec:
+        if ref in self._snapshot.models:
+            return self._snapshot.models[ref]
+        name, _, version = ref.partition("@")
+        raise VersionNotFound(name, version, (s.version for s in self._snapshot.models.values() if s.name == name))
+
+    def _unserved(self, document: RoutesDocument) -> tuple[str, ...]:
+        """Sentences about versions without a replica: no error, because a rollout may send its routes ahead."""
+        return tuple(
+            f"route '{route.model}' names {ref}, which has no live replica; it answers once one registers"
+            for route in document.routes
+            for ref in route.split.weighted
+            if ref not in self._snapshot.models
+        )
+
+
+def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """`target` with a JSON merge patch applied (RFC 7386); neither is changed."""
+    merged = dict(target)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            before = merged.get(key)
+            merged[key] = merge_patch(before if isinstance(before, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _etag(document: RoutesDocument) -> str:
+    return f'"{RoutesSeed.of(document).digest}"'
+
+
+def _plain(settings: dict[str, Any], ref: str) -> dict[str, Any]:
+    """A copy that shares nothing with the caller's. Raises InvalidConfiguration when it isn't JSON."""
+    try:
+        copied: dict[str, Any] = orjson.loads(orjson.dumps(settings))
+    except TypeError as error:
+        raise InvalidConfiguration(f"settings of {ref}: {error}; send a JSON object") from None
+    return copied

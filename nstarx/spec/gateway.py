@@ -1,0 +1,42 @@
+"""How gateways listen, and what they allow clients."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nstarx.spec.model import Count, Seconds
+from nstarx.spec.quantity import Bytes
+from nstarx.spec.record import Record
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ClientLimits(Record):
+    """What one client may send, and how long it may take."""
+
+    max_head_bytes: Bytes = 64 << 10
+    """Request line and headers; more is answered 431."""
+    max_body_bytes: Bytes = 64 << 20
+    """A body; more is answered 413."""
+    head_timeout_s: Seconds = 10.0
+    """From the first byte of a request to the end of its headers; longer is answered 408."""
+    body_timeout_s: Seconds = 60.0
+    """From there to the end of its body."""
+    keep_alive_s: Seconds = 75.0
+    """Idle connections are closed after this."""
+
+
+class GatewaySpec(Record):
+    """The gateways of a cluster: so many processes a node, all on one port."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    """Inference."""
+    admin_port: Port = 8081
+    """Administration: metrics, status, routes. On each node, one of its gateways answers there for all."""
+    processes: Count = 1
+    limits: ClientLimits = ClientLimits()
+    drain_s: Annotated[float, Field(ge=0, strict=False)] = 10.0
+    """How long a gateway that stops waits for its clients to finish."""
+    model_control: Literal["none", "explicit"] = "none"
+    """Whether clients of the inference port may load and unload models; administration always may."""

@@ -1,0 +1,103 @@
+"""Administration over HTTP: metrics, status, routes, settings, and the model repository's commands."""
+
+from collections import Counter
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from nstarx.errors import InvalidRequest, NStarXError
+from nstarx.spec.record import parse
+from nstarx.spec.route import RoutesDocument
+from router.dataplane import DataPlane
+from router.endpoints import V2
+from router.gateway import Gateway
+from router.metrics import exposition
+from router.rendering import HANDLERS, JSON, read_object
+
+
+class Administration:
+    """The endpoints of one gateway's administration port; it answers for every gateway of the cluster."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/metrics", self.metrics),
+            Route("/status", self.status),
+            Route("/routes", self.show_routes),
+            Route("/routes", self.apply_routes, methods=["PUT"]),
+            Route("/versions/{ref}/settings", self.apply_settings, methods=["PATCH"]),
+        ]
+
+    async def metrics(self, request: Request) -> Response:
+        gateway = self._gateway
+        text = exposition(await gateway.readings(), await gateway.counters(), self._replicas())
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    async def status(self, request: Request) -> Response:
+        """What is, as one document: snapshot, gateways, versions, routes, traffic since each gateway's start."""
+        snapshot = self._gateway.table.snapshot
+        readings = await self._gateway.readings()
+        return JSON(
+            {
+                "snapshot": snapshot.number,
+                "coordinator": await self._coordinator(),
+                "gateways": [
+                    {"gateway": id, "node": r["node"], "snapshot": r["snapshot"], "started": r["started"]}
+                    for id, r in readings.items()
+                ],
+                "versions": [
+                    {"version": ref, "replicas": count, "settings": snapshot.settings.get(ref, {})}
+                    for ref, count in sorted(self._replicas().items())
+                ],
+                "routes": [route.model_dump(mode="json") for route in snapshot.routes],
+                "traffic": [_as_json({"gateway": id, **t}) for id, r in readings.items() for t in r["tallies"]],
+            }
+        )
+
+    async def show_routes(self, request: Request) -> Response:
+        document, etag = await self._gateway.coordination.routes()
+        return JSON(document.model_dump(mode="json"), headers={"etag": etag})
+
+    async def apply_routes(self, request: Request) -> Response:
+        """Replace all routes. `?dry_run=true` validates and says what would change."""
+        document = parse(RoutesDocument, await read_object(request), "routes")
+        dry_run = request.query_params.get("dry_run", "false")
+        if dry_run not in ("true", "false"):
+            raise InvalidRequest("dry_run: must be true or false")
+        applied = await self._gateway.coordination.apply_routes(
+            document, request.headers.get("if-match"), dry_run == "true"
+        )
+        return JSON(applied.model_dump(mode="json"), headers={"etag": applied.etag})
+
+    async def apply_settings(self, request: Request) -> Response:
+        """Change live settings of a version by a merge patch; null removes one."""
+        applied = await self._gateway.coordination.apply_settings(
+            request.path_params["ref"], await read_object(request)
+        )
+        return JSON(applied.model_dump(mode="json"))
+
+    def _replicas(self) -> dict[str, int]:
+        return dict(Counter(record.ref for record in self._gateway.table.snapshot.replicas))
+
+    async def _coordinator(self) -> str:
+        try:
+            await self._gateway.coordination.members()
+        except NStarXError:
+            return "away"
+        return "present"
+
+
+def _as_json(tally: dict[str, Any]) -> dict[str, Any]:
+    return {**tally, "codes": {str(code): count for code, count in tally["codes"].items()}}
+
+
+def admin_app(gateway: Gateway, plane: DataPlane) -> Starlette:
+    """What answers on the administration port; it may also be asked what the inference port is asked."""
+    routes = [*Administration(gateway).routes(), *V2(plane, model_control=True).routes()]
+    return Starlette(routes=routes, exception_handlers=HANDLERS)

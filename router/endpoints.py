@@ -1,0 +1,110 @@
+"""Open Inference Protocol V2 over REST, less inference, which the hot path answers (router.protocol)."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from nstarx.errors import InvalidRequest, Unsupported
+from router.dataplane import DataPlane
+from router.rendering import HANDLERS, JSON, read_object
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class V2:
+    """The endpoints, each a verb of the data plane."""
+
+    def __init__(self, plane: DataPlane, model_control: bool) -> None:
+        self._plane = plane
+        self._model_control = model_control
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v2", self.server),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            Route("/v2/models/stats", self.statistics),
+            *self._model("", self.metadata),
+            *self._model("/ready", self.model_ready),
+            *self._model("/config", self.config),
+            *self._model("/stats", self.statistics),
+            *self._model("/infer", self.infer, "POST"),
+            *self.repository(),
+        ]
+
+    def repository(self) -> list[Route]:
+        return [
+            Route("/v2/repository/index", self.index, methods=["POST"]),
+            Route("/v2/repository/models/{name}/load", self.load, methods=["POST"]),
+            Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
+        ]
+
+    def _model(self, end: str, endpoint: Endpoint, method: str = "GET") -> Iterator[Route]:
+        for middle in ("", "/versions/{version}"):
+            yield Route(f"/v2/models/{{name}}{middle}{end}", endpoint, methods=[method])
+
+    async def server(self, request: Request) -> Response:
+        return JSON(self._plane.server_metadata())
+
+    async def live(self, request: Request) -> Response:
+        return JSON({"live": self._plane.live()})
+
+    async def ready(self, request: Request) -> Response:
+        ready = self._plane.ready()
+        return JSON({"ready": ready}, 200 if ready else 503)
+
+    async def metadata(self, request: Request) -> Response:
+        return JSON(self._plane.model_metadata(*_address(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        name, version = _address(request)
+        ready = self._plane.model_ready(name, version)
+        return JSON({"name": name, "ready": ready}, 200 if ready else 503)
+
+    async def config(self, request: Request) -> Response:
+        return JSON(self._plane.model_config(*_address(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        return JSON(await self._plane.statistics(request.path_params.get("name"), request.path_params.get("version")))
+
+    async def infer(self, request: Request) -> Response:
+        raise self._plane.why_not(*_address(request))
+
+    async def index(self, request: Request) -> Response:
+        ready = (await read_object(request)).get("ready", False)
+        if not isinstance(ready, bool):
+            raise InvalidRequest("ready: must be true or false")
+        return JSON(self._plane.index(ready))
+
+    async def load(self, request: Request) -> Response:
+        await self._plane.load(request.path_params["name"], await self._command(request))
+        return JSON({})
+
+    async def unload(self, request: Request) -> Response:
+        await self._command(request)
+        await self._plane.unload(request.path_params["name"])
+        return JSON({})
+
+    async def _command(self, request: Request) -> dict[str, Any]:
+        if not self._model_control:
+            raise Unsupported(
+                "clients may not load and unload models here: ask the administration port, "
+                "or start the gateway with model_control: explicit"
+            )
+        parameters = (await read_object(request)).get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise InvalidRequest("parameters: must be an object")
+        return parameters
+
+
+def _address(request: Request) -> tuple[str, str | None]:
+    return request.path_params["name"], request.path_params.get("version")
+
+
+def public_app(plane: DataPlane, model_control: bool) -> Starlette:
+    """What answers on the inference port behind the hot path."""
+    return Starlette(routes=V2(plane, model_control).routes(), exception_handlers=HANDLERS)

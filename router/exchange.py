@@ -1,0 +1,246 @@
+"""One inference request on its way: received from a client, sent to a replica, answered."""
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import orjson
+
+from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, NO_JSON_LENGTH
+from nstarx.errors import DeadlineExceeded, NStarXError, Overloaded, Unavailable
+from nstarx.histogram import bucket_of
+from router.head import Head
+from router.lanes import Lane
+from router.table import Arm, Target
+
+if TYPE_CHECKING:
+    from router.protocol import InferenceProtocol
+
+CLIENT_CLOSED_REQUEST = 499
+"""How a client that went away is counted (nginx's number for it)."""
+STREAM_BUFFER = 4 << 20
+"""Bytes of a stream that a slow client may leave unread before the stream is ended."""
+
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+clock = time.perf_counter_ns
+
+
+class _NobodyListens:
+    """Stands where uvicorn keeps an event for its ASGI cycle."""
+
+    def set(self) -> None:
+        return
+
+
+class Exchange:
+    """One inference request on its way: received, sent to a replica, answered. Also the `Waiter` of its lane.
+
+    It stands where uvicorn keeps its ASGI cycle, so that requests of both sorts are answered in order.
+    """
+
+    __slots__ = (
+        "arm", "attempts", "body", "complete", "connection", "deadline", "disconnected", "flags", "has_turn", "id",
+        "json", "keep_alive", "lane", "pieces", "refusal", "response_complete", "size", "started", "streaming",
+        "target", "timeout_s", "wait_ms",
+    )  # fmt: skip
+    message_event = _NobodyListens()
+
+    arm: Arm
+    body: bytes
+    id: int
+    started: int
+    deadline: int
+    wait_ms: int
+
+    def __init__(self, connection: "InferenceProtocol", target: Target | None, head: Head, keep_alive: bool) -> None:
+        self.connection = connection
+        self.target = target
+        self.keep_alive = keep_alive
+        self.json, self.flags, self.timeout_s, self.refusal = head
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.complete = False
+        self.has_turn = False
+        self.response_complete = False
+        self.disconnected = False
+        self.streaming = False
+        self.lane: Lane | None = None
+        self.attempts = 0
+
+    # Towards the replica
+
+    def start(self) -> None:
+        """Body complete and turn come: decide, and send."""
+        target = self.target
+        if self.refusal is not None or target is None:
+            self._refuse(self.refusal or Unavailable("there is no target"))
+            return
+        self.started = started = clock()
+        if self.timeout_s is None:
+            self.timeout_s = target.route.timeout_s
+        self.deadline = started + int(self.timeout_s * 1e9)
+        self.wait_ms = int(self.timeout_s * 1000)
+        self.arm = arm = target.next_arm()
+        arm.tally.started += 1
+        lane = arm.backend.pick()
+        if lane is None:
+            self._look_elsewhere()
+            return
+        self.lane = lane
+        self.id = lane.send(self)
+
+    def _look_elsewhere(self) -> None:
+        """No replica takes it: another version of the split does, or an error says why."""
+        arm = self.arm
+        if not arm.backend.lanes and self.target and (other := self.target.live_arm()):
+            arm.tally.started -= 1
+            other.tally.started += 1
+            self.arm = arm = other
+        lane = arm.backend.pick()
+        if lane is not None:
+            self.lane = lane
+            self.id = lane.send(self)
+        elif arm.backend.lanes:
+            self._fail(Overloaded(arm.backend.ref))
+        else:
+            self._fail(Unavailable(f"no replica of {arm.backend.ref} is ready; retry after a second"))
+
+    def _retry(self) -> bool:
+        """Send it once more, if it may be and there is time. True when it was sent, or has been answered."""
+        target = self.target
+        if self.streaming or target is None or self.attempts >= target.route.num_retries:
+            return False
+        self.attempts += 1
+        self.wait_ms = (self.deadline - clock()) // 1_000_000
+        if self.wait_ms <= 0:
+            return False
+        self.arm.tally.retries += 1
+        self._look_elsewhere()
+        return True
+
+    # From the replica (Waiter)
+
+    def on_response(self, status: int, flags: int, json: int, body: bytes) -> None:
+        self._count(status)
+        if self.disconnected:
+            return
+        if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive:
+            self.connection.transport.write(b"%b%d\r\n\r\n%b" % (self.arm.head, len(body), body))
+            self.response_complete = True
+            self.connection.on_response_complete()
+        else:
+            self._write(status, self._headers(flags, json), body)
+
+    def on_chunk(self, body: bytes) -> None:
+        if self.disconnected:
+            return
+        transport = self.connection.transport
+        if not self.streaming:
+            self.streaming = True
+            self.keep_alive = False
+            transport.write(
+                b"HTTP/1.1 200 OK\r\nx-nstarx-version: %b\r\ncontent-type: text/event-stream\r\n"
+                b"cache-control: no-cache\r\nconnection: close\r\n\r\n" % self.arm.backend.ref.encode()
+            )
+        transport.write(b"data: %b\n\n" % body)
+        if transport.get_write_buffer_size() > STREAM_BUFFER:
+            transport.abort()
+
+    def on_end(self) -> None:
+        self._count(200)
+        if not self.disconnected:
+            self._close()
+
+    def on_expired(self) -> None:
+        self._fail(DeadlineExceeded(self.timeout_s or 0.0))
+
+    def on_overloaded(self) -> None:
+        if not self._retry():
+            self._fail(Overloaded(self.arm.backend.ref))
+
+    def on_lane_lost(self) -> None:
+        if self.disconnected:
+            self._count(CLIENT_CLOSED_REQUEST)
+        elif self.streaming:
+            self._count(502)
+            self.connection.transport.abort()
+        elif not (self.target is not None and self.target.route.idempotent and self._retry()):
+            self._fail(Unavailable(f"the replica of {self.arm.backend.ref} with this request died; repeat the request"))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self.lane is not None:
+            self.lane.cancel(self.id)
+        if self.streaming:
+            self._count(504)
+            self.connection.transport.abort()
+        else:
+            self._fail(DeadlineExceeded(self.timeout_s or 0.0))
+
+    # Towards the client
+
+    def abandon(self) -> None:
+        """The client went away: its work is withdrawn."""
+        self.disconnected = True
+        if self.lane is not None and not self.response_complete:
+            self.lane.cancel(self.id)
+            self._count(CLIENT_CLOSED_REQUEST)
+            self.lane = None
+
+    def _count(self, status: int) -> None:
+        tally = self.arm.tally
+        spent = clock() - self.started
+        tally.latency[bucket_of(spent)] += 1
+        tally.latency_ns += spent
+        codes = tally.codes
+        codes[status] = codes.get(status, 0) + 1
+
+    def _fail(self, error: NStarXError) -> None:
+        self._count(error.status)
+        if not self.disconnected:
+            self._finish_with_error(error)
+
+    def _refuse(self, error: NStarXError) -> None:
+        refused = self.connection.gateway.refused
+        refused[error.status] = refused.get(error.status, 0) + 1
+        self._finish_with_error(error)
+
+    def _finish_with_error(self, error: NStarXError) -> None:
+        headers = b"content-type: application/json\r\n"
+        if error.retry_after_s is not None:
+            headers += b"retry-after: %d\r\n" % error.retry_after_s
+        self._write(error.status, headers, orjson.dumps({"error": error.sentence}))
+
+    def _headers(self, flags: int, json: int) -> bytes:
+        headers = b"x-nstarx-version: %b\r\n" % self.arm.backend.ref.encode()
+        if json == NO_JSON_LENGTH:
+            headers += b"content-type: application/json\r\n"
+        else:
+            headers += b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n" % json
+        if flags & (FLAG_GZIP | FLAG_DEFLATE):
+            headers += b"content-encoding: %b\r\n" % (b"gzip" if flags & FLAG_GZIP else b"deflate")
+        return headers
+
+    def _write(self, status: int, headers: bytes, body: bytes) -> None:
+        if not self.keep_alive:
+            headers += b"connection: close\r\n"
+        head = b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n\r\n" % (status, PHRASES[status], headers, len(body))
+        self.connection.transport.write(head + body)
+        if self.keep_alive:
+            self.response_complete = True
+            self.connection.on_response_complete()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """The answer is complete, and the last one on its connection."""
+        self.response_complete = True
+        connection = self.connection
+        connection.server_state.total_requests += 1
+        if connection.lingers:
+            connection.since = 0.0
+            if connection.transport.can_write_eof():
+                connection.transport.write_eof()
+        else:
+            connection.transport.close()

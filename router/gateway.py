@@ -1,0 +1,240 @@
+"""A gateway: the parts of one process put together, and the life they lead."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+
+from cluster.coordination import Coordination, RoutesSeed
+from cluster.records import Snapshot
+from nstarx.errors import LaneError, NStarXError
+from nstarx.spec.gateway import GatewaySpec
+from nstarx.spec.route import RoutesDocument
+from router.deadlines import expire_overdue
+from router.keeper import Keeper
+from router.lanes import Lane
+from router.protocol import InferenceProtocol
+from router.table import Compiler, Table, Target
+
+log = logging.getLogger("nstarx.gateway")
+
+WATCH_S = 10.0
+"""One long poll for the next snapshot."""
+REJOIN_S = 0.2
+"""Before the coordinator is called again after it failed."""
+STATS_S = 2.0
+"""How long a replica may take to tell its counters."""
+BACKLOG = 2048
+
+
+class Gateway:
+    """Holds the newest snapshot, lanes to its replicas, and two listeners. Lives on one event loop."""
+
+    def __init__(
+        self, id: str, node: str, spec: GatewaySpec, coordination: Coordination, routes: RoutesDocument
+    ) -> None:
+        self.id = id
+        self.node = node
+        self.spec = spec
+        self.limits = spec.limits
+        self.coordination = coordination
+        self.refused: dict[int, int] = {}
+        """Requests refused before a version was chosen, by HTTP status."""
+        self.draining = False
+        self.joined = False
+        self.compiler = Compiler()
+        self.table = Table(Snapshot(), {})
+        self.targets: dict[bytes, Target] = {}
+        self.started = time.time()
+        self.beat_at = time.monotonic()
+        """When the event loop last showed that it lives."""
+        self._seed = RoutesSeed.of(routes) if routes.routes else None
+        self._keepers: dict[str, Keeper] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._servers: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
+
+    # Snapshots
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Hold a new snapshot: open lanes to what came, swap the table by one assignment, let go of what left."""
+        replicas = {record.replica: record for record in snapshot.replicas}
+        for id, record in replicas.items():
+            if id not in self._keepers:
+                limit = snapshot.models[record.ref].limits.max_queue_size
+                backend = self.compiler.backend(record.ref)
+                self._keepers[id] = Keeper(record, limit, backend, self.node, self._report_loss)
+        self.table = self.compiler.compile(snapshot)
+        self.targets = self.table.targets
+        for id in self._keepers.keys() - replicas.keys():
+            self._keepers.pop(id).release()
+        log.info("snapshot %d", snapshot.number, extra={"action": "snapshot_applied"})
+
+    async def _follow(self) -> None:
+        """Stay joined to the coordinator, and take each snapshot as it comes."""
+        while True:
+            try:
+                self.apply(await self.coordination.join(self.id, self.table.snapshot, self._seed))
+                self.joined = True
+                while True:
+                    snapshot = await self.coordination.watch(self.id, self.table.snapshot.number, WATCH_S)
+                    if snapshot is not None:
+                        self.apply(snapshot)
+            except NStarXError as error:
+                log.warning("%s", error, extra={"action": "coordinator_lost"})
+                await asyncio.sleep(REJOIN_S)
+
+    async def _report_loss(self, replica: str) -> None:
+        with contextlib.suppress(NStarXError):
+            await self.coordination.report_loss(replica)
+
+    # Counters
+
+    def reading(self) -> dict[str, Any]:
+        """What this gateway has counted since its start, for the wire."""
+        return {
+            "node": self.node,
+            "snapshot": self.table.snapshot.number,
+            "started": self.started,
+            "tallies": [tally.reading() for tally in self.compiler.tallies.values()],
+            "refused": dict(self.refused),
+        }
+
+    async def readings(self) -> dict[str, dict[str, Any]]:
+        """Every gateway's counters, at most a second old; only this one's while the coordinator is away."""
+        others: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(NStarXError):
+            others = await self.coordination.reports()
+        return {**others, self.id: self.reading()}
+
+    async def counters(self, ref: str | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
+        """What replicas have counted, asked over lanes: replica to (version, counters). Silent ones are left out."""
+        lanes = [lane for lane in self.lanes() if ref in (None, lane.record.ref)]
+        answers = await asyncio.gather(*map(_ask, lanes))
+        return {lane.record.replica: (lane.record.ref, c) for lane, c in zip(lanes, answers, strict=True) if c}
+
+    async def _report(self) -> None:
+        with contextlib.suppress(NStarXError):
+            await self.coordination.report(self.id, self.reading())
+
+    # Life
+
+    def lanes(self) -> list[Lane]:
+        """Every lane that takes requests."""
+        return [lane for backend in self.compiler.backends.values() for lane in backend.lanes]
+
+    async def start(self, public: Starlette, admin: Starlette) -> None:
+        """Listen for clients and begin to follow the coordinator. Raises OSError when the port is taken."""
+        public.state.gateway = admin.state.gateway = self
+        listener = _listen(self.spec.host, self.spec.port, shared=True)
+        server = await self._serve(public, listener, http=InferenceProtocol)
+        self._every(1.0, lambda: self._sweep(server))
+        self._every(0.02, lambda: expire_overdue(self.all_lanes(), time.perf_counter_ns()))
+        self._spawn(self._follow())
+        self._spawn(self._repeat_report())
+        self._spawn(self._administrate(admin))
+
+    async def stop(self) -> None:
+        """Drain: no new connections, every answer still given and the last on its connection; then close."""
+        self.draining = True
+        for server, _ in self._servers:
+            for listener in server.servers:
+                listener.close()
+        server = self._servers[0][0]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.spec.drain_s):
+                while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+                    await asyncio.sleep(0.02)
+        for server, _ in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        for keeper in self._keepers.values():
+            keeper.release()
+        with contextlib.suppress(NStarXError):
+            await self.coordination.leave_gateway(self.id)
+
+    def all_lanes(self) -> list[Lane]:
+        """Every lane, draining ones included."""
+        return [keeper.lane for keeper in self._keepers.values() if keeper.lane]
+
+    def _sweep(self, server: uvicorn.Server) -> None:
+        """Once a second: end connections that take too long, and show that the loop lives."""
+        self.beat_at = now = time.monotonic()
+        for connection in list(server.server_state.connections):
+            if isinstance(connection, InferenceProtocol):
+                connection.sweep(now)
+
+    async def _administrate(self, admin: Starlette) -> None:
+        """Serve administration, when no other gateway of this node does, or as soon as that one is gone."""
+        while True:
+            with contextlib.suppress(OSError):
+                listener = _listen(self.spec.host, self.spec.admin_port, shared=False)
+                await self._serve(admin, listener)
+                return
+            await asyncio.sleep(1.0)
+
+    async def _serve(self, app: Starlette, listener: socket.socket, **options: Any) -> uvicorn.Server:
+        config = uvicorn.Config(
+            app, loop="none", lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+            date_header=True, timeout_graceful_shutdown=2, **{"http": "httptools", **options},
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve([listener]))
+        self._servers.append((server, task))
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells nobody
+            await asyncio.sleep(0.005)
+        if task.done():
+            task.result()
+        return server
+
+    def _spawn(self, life: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(life))
+
+    def _every(self, seconds: float, action: Callable[[], None]) -> None:
+        self._spawn(_repeat(seconds, action))
+
+    async def _repeat_report(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            await self._report()
+
+
+async def _repeat(seconds: float, action: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            action()
+        except Exception:
+            log.exception("housekeeping failed", extra={"action": "housekeeping_failed"})
+
+
+async def _ask(lane: Lane) -> dict[str, Any] | None:
+    try:
+        return dict(orjson.loads(await asyncio.wait_for(lane.ask(), STATS_S)))
+    except (LaneError, TimeoutError):
+        return None
+
+
+def _listen(host: str, port: int, shared: bool) -> socket.socket:
+    """A listening socket; a shared one lets every gateway of the node listen on the same port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener

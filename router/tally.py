@@ -1,0 +1,34 @@
+"""What a gateway counts: one tally for each route, version and role, in plain numbers read when somebody asks."""
+
+from typing import Any
+
+from nstarx.histogram import BUCKETS
+
+
+class Tally:
+    """Outcomes of the calls that one version answered for one route in one role.
+
+    Errors windows are differences between two readings, so counting costs the request nothing more.
+    """
+
+    __slots__ = ("codes", "latency", "latency_ns", "ref", "retries", "role", "route", "started")
+
+    def __init__(self, route: str, ref: str, role: str) -> None:
+        self.route = route
+        self.ref = ref
+        self.role = role
+        self.started = 0
+        """Calls begun; what is in flight is this less the sum of `codes`."""
+        self.retries = 0
+        self.codes: dict[int, int] = {}
+        """HTTP status to calls that ended with it; 499 is a client that went away."""
+        self.latency = [0] * BUCKETS
+        self.latency_ns = 0
+
+    def reading(self) -> dict[str, Any]:
+        """A copy for the wire."""
+        return {name: _copied(getattr(self, name)) for name in self.__slots__}
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, dict | list) else value

@@ -1,0 +1,48 @@
+"""One request as it travels through a replica, and the lane end that waits for its answer."""
+
+from typing import Protocol
+
+from serving.codec import InferRequest
+
+
+class Caller(Protocol):
+    """Where answers go: the replica's end of a lane, or a list in a test."""
+
+    closed: bool
+
+    def respond(self, call: "Call", status: int, body: bytes, json_length: int | None = None) -> None:
+        """Queue a complete answer."""
+
+    def chunk(self, call: "Call", body: bytes) -> None:
+        """Queue one partial result."""
+
+    def end(self, call: "Call") -> None:
+        """Queue the end of a stream."""
+
+    def expired(self, call: "Call") -> None:
+        """Queue the news that the deadline passed before the run."""
+
+    def overloaded(self, call: "Call") -> None:
+        """Queue the news that there was no room."""
+
+    def flush(self) -> None:
+        """Write everything queued, at once."""
+
+
+class Call:
+    """A request frame that has arrived. Times are nanoseconds of `time.perf_counter_ns`; `expires` 0 means never."""
+
+    __slots__ = ("arrived", "expires", "flags", "id", "json_length", "lane", "payload", "request")
+
+    request: InferRequest
+
+    def __init__(
+        self, lane: Caller, id: int, payload: bytes, json_length: int | None, flags: int, arrived: int, expires: int
+    ) -> None:
+        self.lane = lane
+        self.id = id
+        self.payload = payload
+        self.json_length = json_length
+        self.flags = flags
+        self.arrived = arrived
+        self.expires = expires

@@ -1,0 +1,11 @@
+"""The Open Inference Protocol V2 REST codec of a replica: bodies in, tensors out, and back.
+
+Sources: Open Inference Protocol V2 (REST), Triton's binary tensor data extension and its raw binary requests.
+"""
+
+from serving.codec.codec import Codec
+from serving.codec.encoding import Answer
+from serving.codec.request import InferRequest, RequestedOutput
+from serving.codec.stacking import stack
+
+__all__ = ["Answer", "Codec", "InferRequest", "RequestedOutput", "stack"]

@@ -1,0 +1,118 @@
+"""Requests: bytes of a body in, tensors that fit the signature out.
+
+The common request (JSON alone, no options) takes the shortest way through; every check on it runs in C.
+"""
+
+from typing import Any
+
+import orjson
+
+from nstarx.errors import InvalidRequest
+from nstarx.spec.model import ModelSpec
+from nstarx.tensors import Tensors
+from serving.codec.binary import BinaryTail
+from serving.codec.input import Input
+from serving.codec.layout import Layout
+from serving.codec.options import read_options
+from serving.codec.request import Body, InferRequest, RequestedOutput
+
+
+class Decoder:
+    """Decodes the requests of one model version."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._inputs = {tensor.name: Input(tensor, spec.batchable) for tensor in spec.inputs}
+        self._required = {tensor.name for tensor in spec.inputs if not tensor.optional}
+        self._outputs = tuple(tensor.name for tensor in spec.outputs)
+
+    def decode(self, body: Body, json_length: int | None = None) -> InferRequest:
+        """The request in a body whose first `json_length` bytes are JSON and whose rest is binary tensors.
+
+        None: the whole body is JSON. 0: the whole body is the only input's tensor, or its only element where the
+        datatype is BYTES; every output is answered as binary data. Raises InvalidRequest or InvalidTensor (400). The
+        work done is bounded by the size of the body, whatever shapes it claims.
+        """
+        if json_length is None:
+            return self._request(_parse(body), None)
+        if json_length == 0:
+            return self._raw(body)
+        if not 0 < json_length <= len(body):
+            raise InvalidRequest(
+                f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes"
+            )
+        view = memoryview(body).toreadonly()
+        tail = BinaryTail(view[json_length:])
+        request = self._request(_parse(view[:json_length]), tail)
+        tail.finish()
+        return request
+
+    def _request(self, document: dict[str, Any], tail: BinaryTail | None) -> InferRequest:
+        tensors = document.get("inputs")
+        if type(tensors) is not list or not tensors:
+            raise InvalidRequest(f"inputs must be a list of tensors; this model takes {', '.join(self._inputs)}")
+        inputs: Tensors = {}
+        layouts: list[Layout] = []
+        for tensor in tensors:
+            known = self._input(tensor)
+            if known.name in inputs:
+                raise InvalidRequest(f"input '{known.name}' is given twice")
+            layout = known.layout(tensor)
+            inputs[known.name] = known.array(tensor, layout, tail)
+            layouts.append(layout)
+        if len(inputs) != len(self._inputs):
+            self._check_complete(inputs)
+        request = _assemble(inputs, layouts)
+        if len(document) > 1:
+            read_options(document, request, self._outputs)
+        return request
+
+    def _input(self, tensor: Any) -> Input:
+        if type(tensor) is not dict:
+            raise InvalidRequest("every input must be a JSON object with name, shape, datatype and data")
+        name = tensor.get("name")
+        if type(name) is not str:
+            raise InvalidRequest("every input must have a name, as a string")
+        known = self._inputs.get(name)
+        if known is None:
+            raise InvalidRequest(f"there is no input '{name[:80]}'; this model takes {', '.join(self._inputs)}")
+        return known
+
+    def _check_complete(self, inputs: Tensors) -> None:
+        missing = sorted(self._required.difference(inputs))
+        if missing:
+            raise InvalidRequest(
+                f"input '{missing[0]}' is missing; this model needs {', '.join(sorted(self._required))}"
+            )
+
+    def _raw(self, body: Body) -> InferRequest:
+        if len(self._inputs) != 1:
+            raise InvalidRequest("a raw request is for models of one input; send JSON before the tensors")
+        if not len(body):
+            raise InvalidRequest("the body is empty; a raw request is the bytes of its tensor")
+        (known,) = self._inputs.values()
+        layout, array = known.raw(memoryview(body).toreadonly())
+        request = _assemble({known.name: array}, [layout])
+        request.outputs = tuple(RequestedOutput(name, True) for name in self._outputs)
+        request.binary = True
+        return request
+
+
+def _parse(body: Body) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the request is not valid JSON: {error}") from None
+    if type(document) is not dict:
+        raise InvalidRequest("the request must be a JSON object with inputs")
+    return document
+
+
+def _assemble(inputs: Tensors, layouts: list[Layout]) -> InferRequest:
+    first = layouts[0]
+    if len(layouts) == 1:
+        return InferRequest(inputs, first.rows, first.group)
+    if any(layout.rows != first.rows for layout in layouts):
+        rows = ", ".join(f"{name} {layout.rows}" for name, layout in zip(inputs, layouts, strict=True))
+        raise InvalidRequest(f"all inputs must have the same number of rows; here they have: {rows}")
+    groups = frozenset(layout.group for layout in layouts)
+    return InferRequest(inputs, first.rows, groups if first.group else None)

@@ -1,0 +1,136 @@
+"""A replica: one loaded version, its batcher and its lanes, known to the coordinator."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from cluster.coordination import Coordination
+from cluster.records import ReplicaRecord
+from nstarx.errors import NStarXError
+from nstarx.repository import Repository
+from nstarx.spec.version import VersionRef
+from serving.batcher import Batcher
+from serving.lanes import LaneServer
+from serving.runtimes.loading import load_runtime
+from serving.settings import apply_settings
+from serving.sockets import remove, socket_path
+
+log = logging.getLogger("nstarx.serving")
+
+BEAT_S = 1.0
+DRAIN_S = 15.0
+
+
+class Replica:
+    """Lives on one event loop, its own thread's. `start` returns when it is ready and registered."""
+
+    def __init__(
+        self, repository: Repository, ref: VersionRef, node: str, host: str | None, coordination: Coordination
+    ) -> None:
+        self.id = f"{ref}-{secrets.token_hex(4)}"
+        self.ref = ref
+        self.beat_at = time.monotonic()
+        """When the event loop last showed that it lives."""
+        self._repository = repository
+        self._node = node
+        self._host = host
+        self._coordination = coordination
+        self._process = psutil.Process()
+        self._live: dict[str, Any] = {}
+        self._ours: dict[str, Any] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Load, warm up, listen, register. Raises ModelLoadFailed or InvalidConfiguration."""
+        self.spec, self.runtime = await load_runtime(self._repository, self.ref)
+        self.batcher = Batcher(self.spec, self.runtime, asyncio.get_running_loop())
+        key = secrets.token_bytes(32)
+        self.lanes = LaneServer(str(self.ref), key, self.batcher, self.report)
+        self._socket = socket_path()
+        addresses = [await self.lanes.listen_unix(self._socket)]
+        if self._host:
+            addresses.append(await self.lanes.listen_tcp(self._host))
+        self._record = ReplicaRecord(
+            replica=self.id, ref=str(self.ref), node=self._node, addresses=tuple(addresses), key=key.hex()
+        )
+        await self._register()
+        self._tasks.append(asyncio.create_task(self._beat()))
+
+    async def stop(self) -> None:
+        """Leave: gateways are told, what they have sent is answered, then everything closes."""
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(NStarXError):
+            await self._coordination.leave(self.id)
+        await self.lanes.drain(DRAIN_S)
+        self.batcher.close()
+        self.runtime.close()
+        remove(self._socket)
+
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Settings from the deployment's own configuration; those given to the coordinator go over them.
+
+        Raises InvalidConfiguration.
+        """
+        self._settle(dict(settings), self._live)
+
+    def unhealthy(self, now: float) -> str | None:
+        """Why this replica should be replaced, if it should. May be asked from any thread; `now` is time.monotonic."""
+        limit = self.spec.limits.hang_timeout_s
+        running, silent = self.batcher.running_for(), now - self.beat_at
+        if running > limit:
+            return f"a run has taken {running:.1f} s, more than hang_timeout_s = {limit:g}"
+        if silent > limit:
+            return f"the event loop has been silent for {silent:.1f} s, more than hang_timeout_s = {limit:g}"
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """Counters of this replica and its process."""
+        with self._process.oneshot():
+            times, memory = self._process.cpu_times(), self._process.memory_info()
+        return {
+            **self.batcher.counters.as_dict(),
+            "backlog": self.batcher.backlog,
+            "cpu_s": times.user + times.system,
+            "rss_bytes": memory.rss,
+        }
+
+    async def _register(self) -> None:
+        """Tell the coordinator, however long that takes: before it knows, no gateway can."""
+        while True:
+            try:
+                self._settle(self._ours, await self._coordination.register(self._record, self.spec))
+                return
+            except NStarXError as error:
+                log.warning("%s not registered: %s", self.ref, error, extra={"action": "register_failed"})
+                await asyncio.sleep(BEAT_S)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self.beat_at = time.monotonic()
+            with contextlib.suppress(NStarXError):
+                beat = await self._coordination.beat(self.id)
+                if not beat.known:
+                    await self._register()
+                elif beat.settings != self._live:
+                    self._settle(self._ours, beat.settings)
+
+    def _settle(self, ours: dict[str, Any], live: dict[str, Any]) -> None:
+        """Apply settings when they differ; what the model refuses is logged, and not tried again."""
+        if (ours, live) == (self._ours, self._live):
+            return
+        changed_by_deployment = ours != self._ours
+        self._ours, self._live = ours, live
+        try:
+            apply_settings(self.spec, self.batcher, self.runtime, live or {**self.spec.settings, **ours})
+        except NStarXError as error:
+            if changed_by_deployment:
+                raise
+            log.warning("settings of %s refused: %s", self.ref, error, extra={"action": "settings_refused"})

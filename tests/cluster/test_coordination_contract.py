@@ -1,0 +1,163 @@
+"""What every form of the coordinator promises to gateways, replicas and the command line."""
+
+import asyncio
+
+import pytest
+
+from cluster.coordination import Coordination, NotJoined, RoutesSeed
+from cluster.records import Snapshot
+from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
+from tests.cluster.samples import IRIS, IRIS_BOTH, replica, spec
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_replica_that_registers_reaches_a_watching_gateway(coordination: Coordination) -> None:
+    first = await coordination.join("g1", Snapshot())
+    watch = asyncio.create_task(coordination.watch("g1", first.number, timeout_s=10))
+    assert await coordination.register(replica("r1"), spec()) == {}
+    seen = await watch
+    assert seen is not None
+    assert seen == await coordination.snapshot()
+    assert (seen.number, seen.epoch) == (first.number + 1, first.epoch)
+    assert (seen.replicas, seen.models) == ((replica("r1"),), {"iris@1.0.0": spec()})
+
+
+async def test_watch_answers_at_once_when_outdated_and_nothing_when_nothing_changes(coordination: Coordination) -> None:
+    current = await coordination.join("g1", Snapshot())
+    assert await coordination.watch("g1", current.number, timeout_s=0) is None
+    assert await coordination.watch("g1", current.number - 1, timeout_s=10) == current
+
+
+async def test_gateway_that_has_not_joined_is_told_so(coordination: Coordination) -> None:
+    with pytest.raises(NotJoined) as watching:
+        await coordination.watch("g1", 0, timeout_s=10)
+    with pytest.raises(NotJoined, match="join again"):
+        await coordination.report("g1", {"requests": 1})
+    assert (watching.value.status, watching.value.code) == (409, "not_joined")
+
+
+async def test_replica_lives_until_it_leaves(coordination: Coordination) -> None:
+    assert not (await coordination.beat("r1")).known
+    await coordination.register(replica("r1"), spec())
+    assert (await coordination.beat("r1")).known
+    await coordination.leave("r1")
+    await coordination.leave("r1")
+    assert not (await coordination.beat("r1")).known
+    left = await coordination.snapshot()
+    assert (left.replicas, left.models) == ((), {})
+
+
+async def test_replica_with_the_spec_of_another_version_is_refused(coordination: Coordination) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"serves iris@1\.0\.0, but its spec is of iris@2\.0\.0"):
+        await coordination.register(replica("r1"), spec("iris@2.0.0"))
+    assert (await coordination.snapshot()).replicas == ()
+
+
+async def test_routes_are_applied_read_and_applied_again_without_a_change(coordination: Coordination) -> None:
+    await coordination.register(replica("r1"), spec())
+    applied = await coordination.apply_routes(IRIS)
+    assert (applied.changed, applied.warnings) == (True, ())
+    assert await coordination.routes() == (IRIS, applied.etag)
+    assert await coordination.apply_routes(IRIS) == applied.model_copy(update={"changed": False})
+
+
+async def test_writer_whose_etag_is_outdated_is_refused_with_both_etags(coordination: Coordination) -> None:
+    _, read = await coordination.routes()
+    written = await coordination.apply_routes(IRIS, if_match=read)
+    with pytest.raises(Conflict) as refused:
+        await coordination.apply_routes(IRIS_BOTH, if_match=read)
+    error = refused.value
+    assert (error.status, error.code) == (412, "conflict")
+    assert error.sentence == str(error)
+    assert read in error.sentence
+    assert written.etag in error.sentence
+    assert await coordination.routes() == (IRIS, written.etag)
+
+
+async def test_dry_run_says_what_would_be_and_changes_nothing(coordination: Coordination) -> None:
+    before = await coordination.snapshot()
+    tried = await coordination.apply_routes(IRIS, dry_run=True)
+    assert await coordination.snapshot() == before
+    done = await coordination.apply_routes(IRIS)
+    assert tried == done.model_copy(update={"number": before.number})
+    assert tried.changed
+
+
+async def test_route_ahead_of_its_version_is_accepted_with_a_warning(coordination: Coordination) -> None:
+    await coordination.register(replica("r1"), spec())
+    applied = await coordination.apply_routes(IRIS_BOTH)
+    assert applied.warnings == (
+        "route 'iris' names iris@2.0.0, which has no live replica; it answers once one registers",
+    )
+
+
+async def test_changed_settings_reach_running_and_new_replicas(coordination: Coordination) -> None:
+    await coordination.register(replica("r1"), spec(settings={"threshold": 0.5, "words": {"yes": 1, "no": 0}}))
+    assert (await coordination.beat("r1")).settings == {}
+    applied = await coordination.apply_settings("iris@1.0.0", {"threshold": None, "words": {"maybe": 2}})
+    wanted = {"words": {"yes": 1, "no": 0, "maybe": 2}}
+    assert applied.changed
+    assert (await coordination.beat("r1")).settings == wanted
+    assert await coordination.register(replica("r2"), spec()) == wanted
+    assert (await coordination.snapshot()).settings == {"iris@1.0.0": wanted}
+    again = await coordination.apply_settings("iris@1.0.0", {"words": {"maybe": 2}})
+    assert again == (await coordination.apply_settings("iris@1.0.0", {}))
+    assert (again.changed, again.etag) == (False, applied.etag)
+
+
+async def test_what_callers_do_to_their_copies_of_settings_stays_with_them(coordination: Coordination) -> None:
+    patch = {"words": {"yes": 1}}
+    await coordination.register(replica("r1"), spec())
+    await coordination.apply_settings("iris@1.0.0", patch)
+    patch["words"]["yes"] = 2
+    (await coordination.beat("r1")).settings["words"]["yes"] = 3
+    assert (await coordination.beat("r1")).settings == {"words": {"yes": 1}}
+
+
+async def test_settings_of_a_version_without_replicas_are_refused(coordination: Coordination) -> None:
+    await coordination.register(replica("r1"), spec())
+    with pytest.raises(VersionNotFound, match=r"no version '2\.0\.0' here; its versions are: 1\.0\.0"):
+        await coordination.apply_settings("iris@2.0.0", {"threshold": 1})
+
+
+async def test_settings_that_are_not_json_are_refused(coordination: Coordination) -> None:
+    await coordination.register(replica("r1"), spec())
+    with pytest.raises(InvalidConfiguration, match=r"settings of iris@1\.0\.0: .*send a JSON object"):
+        await coordination.apply_settings("iris@1.0.0", {"threshold": {1, 2}})
+
+
+async def test_what_a_gateway_holds_outlives_the_coordinator(coordination: Coordination) -> None:
+    held = Snapshot(number=41, epoch="former life", routes=IRIS.routes, replicas=(replica("r1"),), seed="digest")
+    await coordination.register(replica("r2"), spec())
+    joined = await coordination.join("g1", held)
+    assert joined.number == 42
+    assert joined.epoch != held.epoch
+    assert (joined.routes, joined.seed) == (IRIS.routes, "digest")
+    assert {record.replica for record in joined.replicas} == {"r1", "r2"}
+    assert await coordination.join("g2", held) == joined
+
+
+async def test_seed_is_taken_once_so_that_live_changes_outlive_a_restarted_gateway(coordination: Coordination) -> None:
+    assert (await coordination.join("g1", Snapshot(), RoutesSeed.of(IRIS))).routes == IRIS.routes
+    await coordination.apply_routes(IRIS_BOTH)
+    assert (await coordination.join("g2", Snapshot(), RoutesSeed.of(IRIS))).routes == IRIS_BOTH.routes
+
+
+async def test_reports_and_members_are_those_of_joined_gateways(coordination: Coordination) -> None:
+    await coordination.join("g1", Snapshot())
+    await coordination.join("g2", Snapshot())
+    await coordination.report("g1", {"requests": 1})
+    await coordination.report("g1", {"requests": 2})
+    assert await coordination.reports() == {"g1": {"requests": 2}}
+    assert [member.gateway for member in await coordination.members()] == ["g1", "g2"]
+    assert all(0 <= member.age_s < 30 for member in await coordination.members())
+    await coordination.leave_gateway("g1")
+    assert await coordination.reports() == {}
+    assert [member.gateway for member in await coordination.members()] == ["g2"]
+
+
+async def test_loss_of_an_unknown_replica_changes_nothing(coordination: Coordination) -> None:
+    before = await coordination.snapshot()
+    await coordination.report_loss("r1")
+    assert await coordination.snapshot() == before
