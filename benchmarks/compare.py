@@ -15,6 +15,7 @@ from benchmarks import measurement, processes, report, wrk
 from benchmarks.contenders import CONTENDERS, PEERS, Contender, ContenderUnavailable
 from benchmarks.contenders.contender import MODEL
 from benchmarks.measurement import Reading, Summary, measure, memory_mb
+from benchmarks.wrk import LoadFailed
 
 
 @dataclass
@@ -91,11 +92,12 @@ def repeat(record: Record, loads: Sequence[int], seconds: int) -> None:
     try:
         with record.contender.start() as server:
             record.note = server.note
+            print(f"  {server.note or 'ready'}", flush=True)
             for connections in loads:
                 record.readings.append(measure(server, connections, seconds))
                 print("  " + line(record.readings[-1]), flush=True)
             record.memory.append(memory_mb(server))
-    except ContenderUnavailable as error:
+    except (ContenderUnavailable, LoadFailed) as error:
         record.unavailable = str(error)
         print(f"  left out: {error}")
 
@@ -109,10 +111,14 @@ def line(reading: Reading) -> str:
 
 
 def publish(records: Sequence[Record], machine: dict[str, Any], options: argparse.Namespace) -> int:
-    """Write and print the results; 1 when an answer was wrong, because then the figures are worth nothing."""
+    """Write and print the results; 1 when there are none, or an answer was wrong and so they are worth nothing."""
+    if not any(record.readings for record in records):
+        print("\nNothing was measured; the last results stay as they are.")
+        return 1
     summaries = {record.contender.name: record.summary() for record in records if record.readings}
     left_out = {record.contender.name: record.unavailable for record in records if record.unavailable}
-    text = f"{report.caption(machine, options.seconds, options.repetitions)}\n\n{report.comparison(summaries)}"
+    caption = report.caption(machine, options.seconds, options.repetitions)
+    text = "\n\n".join([caption, report.comparison(summaries), *(f"Left out: {why}" for why in left_out.values())])
     readings = [reading for record in records for reading in record.readings]
     result = {"machine": machine, "contenders": summaries, "left_out": left_out, "readings": readings}
     report.save(options.output, "comparison", result, text)

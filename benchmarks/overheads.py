@@ -21,6 +21,7 @@ from benchmarks.contenders import ContenderUnavailable
 from benchmarks.contenders.contender import ROOT
 from benchmarks.contenders.nstarx import CONFIG, NStarX
 from benchmarks.measurement import measure
+from benchmarks.wrk import LoadFailed
 
 WITHOUT_ACCOUNTING = {"NSTARX_ACCOUNTING": "off"}
 """Makes a gateway send every request to the route's first version, without metrics and error windows."""
@@ -101,7 +102,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         try:
             costs = [cost(pair, options) for pair in pairs(Path(folder))]
-        except ContenderUnavailable as error:
+        except (ContenderUnavailable, LoadFailed) as error:
             print(error)
             return 1
     publish(costs, machine, options)

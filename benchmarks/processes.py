@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 
 import psutil
 
 TICK = os.sysconf("SC_CLK_TCK")
+METHOD = re.compile(r"\.[a-z_]\w*$")
+"""What Ray adds to the title of an actor while it runs a method; not the end of a name like `iris-1.0.0`."""
 
 
 def pin(cpus: int) -> list[int]:
@@ -49,16 +52,13 @@ def pss_mb(pid: int) -> float:
 def title(process: psutil.Process) -> str:
     """What to call a process: the title it set (`ray::ServeReplica:iris:Iris`), or else the name of its executable.
 
-    Ray adds the method that an actor runs at the moment; it is left out. Empty when the process has gone.
+    The method that an actor runs at the moment is left out. Empty when the process has gone.
     """
     try:
         first = (process.cmdline() or [process.name()])[0]
     except psutil.NoSuchProcess:
         return ""
-    if not first.startswith("ray::"):
-        return first.rpartition("/")[2]
-    actor, _, name = first.rpartition(":")
-    return f"{actor}:{name.partition('.')[0]}"
+    return METHOD.sub("", first) if first.startswith("ray::") else first.rpartition("/")[2]
 
 
 def end(processes: Iterable[psutil.Process], patience_s: float = 5) -> None:

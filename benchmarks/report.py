@@ -24,22 +24,24 @@ def comparison(summaries: Summaries) -> str:
 
 
 def contenders_table(summaries: Summaries) -> str:
+    """One row a contender; a cell has its figures at each number of connections."""
     loads = sorted({connections for summary in summaries.values() for connections in summary.figures})
-    head = ["", *(f"requests/s at {n}" for n in loads), *(f"p50 / p99 ms at {n}" for n in loads)]
-    head += [*(f"CPU µs per request at {n}" for n in loads), "memory MB", "errors", "wrong answers"]
-    return table(head, (_row(summary, loads) for summary in summaries.values()))
+    at = f"at {', '.join(map(str, loads))}"
+    head = ["", f"requests/s {at}", f"p50 ms {at}", f"p99 ms {at}", f"CPU µs a request {at}"]
+    return table([*head, "memory MB", "errors", "wrong"], (_row(summary) for summary in summaries.values()))
 
 
-def _row(summary: Summary, loads: Sequence[int]) -> list[str]:
-    figures = [summary.figures.get(connections) for connections in loads]
+def _row(summary: Summary) -> list[str]:
+    figures = summary.figures.values()
     return [
         summary.title,
-        *(f"{f.requests_per_second:,.0f}" if f else "" for f in figures),
-        *(f"{f.p50_ms:.2f} / {f.p99_ms:.2f}" if f else "" for f in figures),
-        *(f"{f.cpu_us:,.0f}" if f else "" for f in figures),
+        " · ".join(f"{f.requests_per_second:,.0f}" for f in figures),
+        " · ".join(f"{f.p50_ms:.2f}" for f in figures),
+        " · ".join(f"{f.p99_ms:.2f}" for f in figures),
+        " · ".join(f"{f.cpu_us:,.0f}" for f in figures),
         " + ".join(f"{size:.0f}" for size in summary.memory_mb.values()),
-        str(sum(f.errors for f in figures if f)),
-        str(sum(f.wrong for f in figures if f)),
+        str(sum(f.errors for f in figures)),
+        str(sum(f.wrong for f in figures)),
     ]
 
 

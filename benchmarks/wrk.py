@@ -10,6 +10,10 @@ SCRIPT = Path(__file__).with_name("iris.lua")
 TIMEOUT_S = 10
 
 
+class LoadFailed(Exception):
+    """wrk could not reach the server or did not report; says what wrk said."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What wrk saw in one measurement. Latencies include the load generator's own, as a client's would."""
@@ -33,9 +37,12 @@ def installed() -> bool:
 
 
 def run(url: str, connections: int, seconds: int) -> Load:
-    """Load `url` from one thread over `connections` kept-alive connections, each with one request in flight."""
-    finished = subprocess.run(command(url, connections, seconds), capture_output=True, text=True, check=True)
-    return parse(finished.stdout)
+    """Load `url` from one thread over `connections` kept-alive connections, each with one request in flight.
+
+    Raises LoadFailed when there is nobody to load.
+    """
+    finished = subprocess.run(command(url, connections, seconds), capture_output=True, text=True)
+    return parse(finished.stdout + finished.stderr)
 
 
 def command(url: str, connections: int, seconds: int) -> list[str]:
@@ -44,8 +51,8 @@ def command(url: str, connections: int, seconds: int) -> list[str]:
 
 
 def parse(output: str) -> Load:
-    """Read the line of JSON that `iris.lua` prints below wrk's own report."""
+    """Read the line of JSON that `iris.lua` prints below wrk's own report. Raises LoadFailed when it isn't there."""
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
             return Load(**json.loads(line))
-    raise ValueError(f"wrk printed no line of JSON; it said: {output.strip() or 'nothing'}")
+    raise LoadFailed(f"wrk printed no line of JSON; it said: {output.strip() or 'nothing'}")

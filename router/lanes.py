@@ -122,7 +122,7 @@ class Lane(asyncio.Protocol):
             self._transport.write(b"".join(outbox))
 
     def _leave_if_done(self) -> None:
-        if not self.open and not self.waiting and self._transport:
+        if self.ready.done() and not self.open and not self.waiting:
             self._transport.close()
 
     # asyncio.Protocol
@@ -234,7 +234,7 @@ async def connect(record: ReplicaRecord, limit: int, node: str) -> Lane:
             await _dial(loop, lane, record, node)
             await lane.ready
     except (OSError, TimeoutError) as error:
-        raise LaneError(f"{record.ref} at {record.addresses}: {error or 'no answer'}") from None
+        raise LaneError(f"{record.ref} at {record.addresses}: {str(error) or 'no answer'}") from None
     return lane
 
 

@@ -118,7 +118,8 @@ def _of_versions(replicas: dict[str, int]) -> Iterator[Metric]:
 
 
 def _buckets(histogram: list[int]) -> list[tuple[str, float]]:
-    return [(repr(bound), count) for bound, count in cumulative(histogram)] + [("+Inf", sum(histogram))]
+    below: list[tuple[str, float]] = [(repr(bound), count) for bound, count in cumulative(histogram)]
+    return [*below, ("+Inf", sum(histogram))]
 
 
 def _batch_buckets(batches: dict[Any, int]) -> list[tuple[str, float]]:

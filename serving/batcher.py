@@ -210,7 +210,7 @@ class Batcher:
                 self._refuse(batch[0], error, self._clock() - began)
         else:
             self._running.pop(id(batch), None)
-            self.pace.note(times[3] - times[0])
+            self.pace.note(times[2] - times[1])
             self._answer(batch, answers, times)
         self._schedule()
 

@@ -2,12 +2,11 @@
 
 SHORT_NS = 500_000
 """A run up to this long may hold the loop: handing it to a thread and back would take about as long."""
-LONG_NS = 20 * SHORT_NS
+LONG_NS = 50_000_000
 """One run this long is enough to leave the loop."""
-STRIKES = 3
-"""So many runs in a row above SHORT_NS leave the loop; fewer may be the machine's noise."""
-CALM = 64
-"""So many runs in a row below SHORT_NS come back."""
+LEAVE, RETURN = 16, 32
+"""So many more long runs than short ones leave the loop, so many more short ones come back: on a busy machine a single
+run may take long for no fault of the model's."""
 
 
 class Pace:
@@ -15,15 +14,13 @@ class Pace:
 
     def __init__(self) -> None:
         self.on_loop = True
-        self._streak = 0
-        """Runs in a row that speak for changing place."""
+        self._score = 0
+        """How far the runs at the present place speak against it."""
 
     def note(self, nanoseconds: int) -> None:
         """A run took this long."""
-        if (nanoseconds > SHORT_NS) != self.on_loop:
-            self._streak = 0
-            return
-        self._streak += 1
-        if self._streak >= (STRIKES if self.on_loop else CALM) or (self.on_loop and nanoseconds > LONG_NS):
+        misplaced = (nanoseconds > SHORT_NS) == self.on_loop
+        self._score = self._score + 1 if misplaced else max(self._score - 1, 0)
+        if self._score >= (LEAVE if self.on_loop else RETURN) or (self.on_loop and nanoseconds > LONG_NS):
             self.on_loop = not self.on_loop
-            self._streak = 0
+            self._score = 0

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 import ray
 from ray import serve
@@ -27,11 +28,17 @@ def main(port: int, temp_dir: str) -> None:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     deployment = serve.deployment(max_ongoing_requests=1000, logging_config=NO_ACCESS_LOG)(IrisDeployment)
     serve.run(deployment.bind(), name="iris", route_prefix=PATH)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    wait_for_the_end()
     serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
 
 
+def wait_for_the_end() -> None:
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    told.wait()
+
+
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     main(int(sys.argv[1]), os.environ["BENCHMARK_RAY_TEMP_DIR"])

@@ -40,16 +40,10 @@ class Input:
             size = self._binary_size(read_parameters(parameters, f"input '{self.name}'"))
             if size is not None:
                 return self._binary(tensor, layout, tail, size)
-        return self._json(tensor.get("data"), layout)
+        return self.elements(tensor.get("data"), layout)
 
-    def raw(self, body: memoryview) -> tuple[Layout, Tensor]:
-        """The tensor that a whole body is; a BYTES element comes without its length here."""
-        layout = self._layouts.of_size(len(body))
-        if self._datatype == "BYTES":
-            return layout, bytes_array([bytes(body)], layout.shape)
-        return layout, read_binary(self.name, self._datatype, layout, body)
-
-    def _json(self, data: Any, layout: Layout) -> Tensor:
+    def elements(self, data: Any, layout: Layout) -> Tensor:
+        """The array of JSON data, flat or nested."""
         if type(data) is not list:
             raise InvalidTensor(self.name, "data must be a list; binary data needs the parameter binary_data_size")
         if data and type(data[0]) is list:
@@ -66,6 +60,13 @@ class Input:
             raise InvalidTensor(
                 self.name, f"values from {min(data)} to {max(data)} do not fit into {self._datatype}"
             ) from None
+
+    def raw(self, body: memoryview) -> tuple[Layout, Tensor]:
+        """The tensor that a whole body is; a BYTES element comes without its length here."""
+        layout = self._layouts.of_size(len(body))
+        if self._datatype == "BYTES":
+            return layout, bytes_array([bytes(body)], layout.shape)
+        return layout, read_binary(self.name, self._datatype, layout, body)
 
     def _flat(self, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
         """Nested data as one list, level by level, so that no depth exhausts the stack."""

@@ -70,7 +70,7 @@ def _fed(name: str, array: Tensor, datatype: str | None) -> Any:
 def _value(array: Tensor, datatype: str | None) -> Any:
     if datatype == "BF16":
         # ONNX Runtime reads the buffer as it lies and ignores strides.
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), ONNX_BFLOAT16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 

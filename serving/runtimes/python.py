@@ -115,10 +115,13 @@ def _mode_of(infer: Callable[..., Any]) -> Mode:
 
 def _parts(run: Any) -> AsyncGenerator[Any, None]:
     """What a generator of either kind yields."""
-    return run if inspect.isasyncgen(run) else _stepped(run)
+    if inspect.isgenerator(run):
+        return _stepped(run)
+    parts: AsyncGenerator[Any, None] = run
+    return parts
 
 
-async def _stepped(run: Generator[Any, None, None]) -> AsyncGenerator[Any, None]:
+async def _stepped(run: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:
     """A generator stepped in one thread of its own, for models that keep state by thread."""
     loop, end = asyncio.get_running_loop(), object()
     thread = ThreadPoolExecutor(1, thread_name_prefix="stream")

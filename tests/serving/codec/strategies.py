@@ -3,9 +3,13 @@
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from nstarx.tensors import DTYPES, Tensor
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For tests whose machine may be busy with others."""
 
 datatypes = st.sampled_from(sorted(DTYPES))
 

@@ -9,6 +9,7 @@ import pytest
 
 from nstarx.tensors import DTYPES
 from serving.codec import Codec, RequestedOutput, stack
+from serving.codec.decoding import MAX_FRAMES
 from tests.serving.codec.samples import body, echo, iris, model, same, tensor, x
 
 ROW = np.array([[5.1, 3.5, 1.4, 0.2]], dtype=np.float32)
@@ -198,3 +199,17 @@ def test_raw_request_of_bytes_is_one_element_without_its_length() -> None:
 def test_keys_that_the_protocol_does_not_name_are_ignored() -> None:
     request = Codec(iris()).decode(json.dumps({"model_name": "iris", "inputs": [x(note=1)]}).encode())
     assert same(request.inputs["x"], ROW)
+
+
+def test_requests_that_differ_in_their_data_alone() -> None:
+    codec = Codec(iris())
+    bodies = [body(x([n, n, n, n])) for n in range(3)]
+    requests = [codec.decode(b) for b in bodies]
+    assert [request.inputs["x"].tolist() for request in requests] == [[[n] * 4] for n in range(3)]
+    assert len({request.group for request in requests}) == 1
+
+
+def test_more_kinds_of_requests_than_are_remembered() -> None:
+    codec = Codec(echo("INT8"))
+    for rows in [*range(1, MAX_FRAMES + 10), 1, 2]:
+        assert codec.decode(body(x([7] * rows, [rows, 1], "INT8"))).rows == rows

@@ -3,13 +3,14 @@
 import json
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nstarx.errors import NStarXError
 from nstarx.tensors import DTYPES
 from serving.codec import Codec
 from tests.serving.codec.samples import body, echo, iris, model, tensor, x
+from tests.serving.codec.strategies import patient
 
 CODECS = [
     Codec(iris()),
@@ -65,21 +66,39 @@ def is_decoded_or_refused(request: bytes, json_length: int | None) -> None:
             assert sum(array.size for array in decoded.inputs.values()) <= len(request)
 
 
+def replaced(request: bytes, data: st.DataObject, parts: st.SearchStrategy[bytes]) -> bytes:
+    """The request with up to 8 of its bytes replaced."""
+    start = data.draw(st.integers(0, len(request)))
+    stop = data.draw(st.integers(start, min(len(request), start + 8)))
+    return request[:start] + data.draw(parts) + request[stop:]
+
+
+def outcome(codec: Codec, request: bytes) -> object:
+    """All that decoding gives, comparable."""
+    try:
+        decoded = codec.decode(request)
+    except NStarXError as error:
+        return error.sentence
+    inputs = {name: (array.dtype, array.shape, array.tolist()) for name, array in decoded.inputs.items()}
+    return inputs, decoded.rows, decoded.group, decoded.id, decoded.parameters
+
+
+@patient
 @given(st.binary(max_size=200), LENGTHS)
 def test_arbitrary_bytes(request: bytes, json_length: int | None) -> None:
     is_decoded_or_refused(request, json_length)
 
 
+@patient
 @given(st.sampled_from(VALID), st.data())
 def test_valid_bodies_with_bytes_replaced(valid: tuple[bytes, int | None], data: st.DataObject) -> None:
     request, json_length = valid
     for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(request)))
-        stop = data.draw(st.integers(start, min(len(request), start + 8)))
-        request = request[:start] + data.draw(st.sampled_from(SNIPPETS) | st.binary(max_size=4)) + request[stop:]
+        request = replaced(request, data, st.sampled_from(SNIPPETS) | st.binary(max_size=4))
     is_decoded_or_refused(request, data.draw(st.just(json_length) | LENGTHS))
 
 
+@patient
 @given(
     st.dictionaries(KEYS, JSON_VALUES), st.dictionaries(st.sampled_from(["id", "outputs", "parameters"]), JSON_VALUES)
 )
@@ -89,3 +108,27 @@ def test_keys_with_values_of_any_kind(changed: dict[str, Any], options: dict[str
     request = json.dumps({"inputs": [x() | changed], **options}).encode()
     is_decoded_or_refused(request, None)
     is_decoded_or_refused(request + bytes(16), len(request))
+
+
+PLAIN = body(x())
+TWICE = [
+    b'{"inputs":{"data":[]},' + PLAIN[1:],
+    b'{"inputs":[{"data":[]}],' + PLAIN[1:],
+    b'{"inputs":[[{"data":[1]}]],' + PLAIN[1:],
+    PLAIN.replace(b'"name"', b'"data":[1],"name"'),
+    PLAIN.replace(b'"name"', b'"data":{"data":[1]},"name"'),
+    PLAIN.replace(b"}]}", b',"data":[1,2,3,4]}]}'),
+    PLAIN.replace(b"}]}", b',"name":"x"}]}'),
+    PLAIN.replace(b"}]}", b'}],"id":"]}]"}'),
+]
+PARTS = [b'"data":', b"]}]", b"},{", b'"data":[1,2,3,4]', b'{"inputs":[', b'"name":"x",', *SNIPPETS]
+
+
+@settings(patient, max_examples=300)
+@given(st.sampled_from([PLAIN, *TWICE]), st.sampled_from([PLAIN, *TWICE]), st.data())
+def test_frame_seen_before_changes_nothing(seen: bytes, request: bytes, data: st.DataObject) -> None:
+    codec = Codec(iris())
+    outcome(codec, seen)
+    assert outcome(codec, request) == outcome(Codec(iris()), request)
+    changed = replaced(request, data, st.sampled_from(PARTS))
+    assert outcome(codec, changed) == outcome(Codec(iris()), changed)

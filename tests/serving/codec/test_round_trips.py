@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nstarx.tensors import DATATYPES, DTYPES, Tensor
 from serving.codec import Answer, Codec, InferRequest, stack
 from tests.serving.codec.samples import body, echo, same, x
-from tests.serving.codec.strategies import datatypes, tensors
+from tests.serving.codec.strategies import datatypes, patient, tensors
 
 CODECS = {datatype: Codec(echo(datatype)) for datatype in DTYPES}
 
@@ -40,6 +40,7 @@ def echoed(datatype: str, answer: Answer) -> Tensor:
     return CODECS[datatype].decode(request + tail, len(request) if tail else None).inputs["x"]
 
 
+@patient
 @given(st.data(), datatypes, st.booleans())
 def test_json_in_json_out(data: st.DataObject, datatype: str, nested: bool) -> None:
     array = data.draw(tensors(datatype, json=True))
@@ -48,6 +49,7 @@ def test_json_in_json_out(data: st.DataObject, datatype: str, nested: bool) -> N
     assert same(echoed(datatype, run(CODECS[datatype], [request])[0]), array)
 
 
+@patient
 @given(st.data(), datatypes)
 def test_binary_in_binary_out(data: st.DataObject, datatype: str) -> None:
     array = data.draw(tensors(datatype, json=False, columns=3))
@@ -61,6 +63,7 @@ def test_binary_in_binary_out(data: st.DataObject, datatype: str) -> None:
     assert same(echoed(datatype, answer), array)
 
 
+@patient
 @given(st.data(), datatypes, st.integers(0, 3))
 def test_stacked_requests_are_answered_as_each_alone(data: st.DataObject, datatype: str, columns: int) -> None:
     codec = CODECS[datatype]

@@ -27,6 +27,9 @@ for integer in (name for name, dtype in DTYPES.items() if dtype.kind in "iu"):
     limits = np.iinfo(DTYPES[integer])
     SAMPLES[integer] = np.array([[limits.min, 1, limits.max]], dtype=limits.dtype)
 
+# The client itself refuses to send BF16 as JSON.
+FORMS_IN = [(datatype, binary) for datatype in DTYPES for binary in (True, False) if binary or datatype != "BF16"]
+
 
 def sent(codec: Codec, datatype: str, array: Tensor, binary: bool, **more: Any) -> InferRequest:
     given = InferInput("x", list(array.shape), datatype)
@@ -39,11 +42,8 @@ def received(answer: Answer) -> Any:
 
 
 @pytest.mark.parametrize("binary_out", [True, False], ids=["binary out", "json out"])
-@pytest.mark.parametrize("binary_in", [True, False], ids=["binary in", "json in"])
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize(("datatype", "binary_in"), FORMS_IN)
 def test_every_datatype_in_every_form(datatype: str, binary_in: bool, binary_out: bool) -> None:
-    if datatype == "BF16" and not binary_in:
-        pytest.skip("the client does not send BF16 as JSON")
     codec, array = Codec(echo(datatype)), SAMPLES[datatype]
     wanted = [InferRequestedOutput("y", binary_data=binary_out)]
     request = sent(codec, datatype, array, binary_in, outputs=wanted, request_id='7"')

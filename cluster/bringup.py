@@ -1,0 +1,154 @@
+"""Brings a cluster up from one configuration, and takes it down again in an order that loses no request."""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cluster import upfile
+from cluster.applications import failure_of, run
+from nstarx.client import Admin
+from nstarx.errors import InvalidConfiguration, ModelLoadFailed, NStarXError, Unavailable
+from nstarx.spec.cluster import GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, VERSION_IMPORT_PATH, ClusterSpec, VersionSpec
+from nstarx.spec.version import VersionRef
+
+START_S = 180.0
+"""How long all versions may take until they are ready."""
+POLL_S = 0.1
+
+Tell = Callable[[str], None]
+"""Shows a sentence about the progress."""
+
+
+class Cluster:
+    """One configuration's gateways and versions, on a Ray of its own or on one that is there."""
+
+    def __init__(self, spec: ClusterSpec, ray_address: str | None, tell: Tell) -> None:
+        self.spec = spec
+        self._ray_address = ray_address
+        self._tell = tell
+        self._slugs = {VersionRef.parse(version.version).slug: version.version for version in spec.versions}
+
+    @property
+    def url(self) -> str:
+        return f"http://{_reachable(self.spec.gateway.host)}:{self.spec.gateway.port}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{_reachable(self.spec.gateway.host)}:{self.spec.gateway.admin_port}"
+
+    def start(self, on_ray: Callable[[], object] = lambda: None) -> None:
+        """Ray, gateways, versions; returns when every version answers. Raises NStarXError that says what did not.
+
+        `on_ray` is called once Ray is there: Ray takes over some signals of its process.
+        """
+        for port in (self.spec.gateway.port, self.spec.gateway.admin_port):
+            _check_free(_reachable(self.spec.gateway.host), port)
+        self._start_ray()
+        on_ray()
+        upfile.write(
+            self.spec.gateway.admin_port,
+            upfile.Up(pid=os.getpid(), ray_address=self._ray_address, applications=(GATEWAY_APPLICATION, *self._slugs)),
+        )
+        gateway = (GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, self.spec.gateway_args())
+        run([gateway, *map(self._application, self.spec.versions)])
+        self._tell("Ray Serve deploys the gateway and " + ", ".join(self._slugs.values()))
+        self._wait()
+
+    def stop(self) -> None:
+        """Gateways first, so that what they have accepted is still answered; then versions, coordinator and Ray."""
+        import ray
+        from ray import serve
+
+        from cluster.ray_coordination import NAME, NAMESPACE
+
+        with contextlib.suppress(Exception):
+            serve.delete(GATEWAY_APPLICATION)
+            for slug in self._slugs:
+                serve.delete(slug, _blocking=False)
+        with contextlib.suppress(ValueError):
+            ray.kill(ray.get_actor(NAME, NAMESPACE))
+        if self._ray_address is None:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+        upfile.forget(self.spec.gateway.admin_port)
+
+    def _application(self, version: VersionSpec) -> tuple[str, str, dict[str, Any]]:
+        return VersionRef.parse(version.version).slug, VERSION_IMPORT_PATH, self.spec.version_args(version)
+
+    def _start_ray(self) -> None:
+        import ray
+        from ray import serve
+
+        if self._ray_address is None:
+            self._tell("starting Ray")
+            ray.init(include_dashboard=False, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            self._tell(f"joining Ray at {self._ray_address}")
+            _join(self._ray_address)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
+
+    def _wait(self) -> None:
+        """Until the gateway says that every version has its replicas; tells of each as it comes."""
+        wanted = {version.version: version.replicas for version in self.spec.versions}
+        until = time.monotonic() + START_S
+        listening = False
+        while True:
+            with contextlib.suppress(NStarXError), Admin(self.admin_url, timeout_s=2) as admin:
+                ready = {version["version"]: version["replicas"] for version in admin.status()["versions"]}
+                if not listening:
+                    listening = True
+                    self._tell(f"the gateway listens on {self.url}")
+                for ref in [ref for ref, count in wanted.items() if ready.get(ref, 0) >= count]:
+                    del wanted[ref]
+                    self._tell(f"{ref} is ready")
+            if listening and not wanted:
+                return
+            self._check(until)
+            time.sleep(POLL_S)
+
+    def _check(self, until: float) -> None:
+        for name in (GATEWAY_APPLICATION, *self._slugs):
+            failure = failure_of(name)
+            if failure:
+                raise ModelLoadFailed(self._slugs.get(name, "the gateway"), failure)
+        if time.monotonic() > until:
+            raise Unavailable(f"not everything was ready after {START_S:g} s; `ray status` says whether resources lack")
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise Unavailable(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+
+
+def _reachable(host: str) -> str:
+    """Where a listener on `host` is found from the same machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+
+
+def _check_free(host: str, port: int) -> None:
+    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), port), timeout=1):
+        raise InvalidConfiguration(
+            f"port {port} of {host} is in use; end what uses it, or set gateway.port and gateway.admin_port"
+        )
+
+
+def take_down(up: upfile.Up, port: int) -> None:
+    """Remove what is left of a cluster whose process is gone: its applications on the Ray that it joined."""
+    import ray
+    from ray import serve
+
+    if up.ray_address is not None:
+        _join(up.ray_address)
+        for name in up.applications:
+            serve.delete(name)
+        ray.shutdown()
+    upfile.forget(port)

@@ -1,0 +1,5 @@
+"""`python -m nstarx.cli` is `nstarx`."""
+
+from nstarx.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""`nstarx routes`: read and change how traffic is divided."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nstarx.cli.options import AdminURL
+from nstarx.cli.output import Format, Output, console, print_document, print_table
+from nstarx.client import ADMIN_URL, Admin
+from nstarx.spec.record import parse, read_yaml
+from nstarx.spec.route import RoutesDocument
+
+routes = typer.Typer(no_args_is_help=True, help="Read and change how traffic is divided.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(routes, name="routes")
+
+
+@routes.command()
+def show(admin_url: AdminURL = ADMIN_URL, output: Output = Format.yaml) -> None:
+    """Print the routes, as a file that `apply` takes."""
+    with Admin(admin_url) as admin:
+        document, etag = admin.routes()
+    if output is not Format.table:
+        print_document(document, output)
+        return
+    rows = [
+        (route["model"], version, weight)
+        for route in document["routes"]
+        for version, weight in route["split"]["weighted"].items()
+    ]
+    print_table(("ROUTE", "VERSION", "WEIGHT"), rows)
+    console.print(f"etag {etag}", style="dim")
+
+
+@routes.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="A YAML file with `routes`.")],
+    if_match: Annotated[str | None, typer.Option(help="Only when this is still the ETag that `show` printed.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and say what would change.")] = False,
+    admin_url: AdminURL = ADMIN_URL,
+) -> None:
+    """Replace all routes by those of a file, at once and without losing a request."""
+    document = parse(RoutesDocument, read_yaml(file), str(file))
+    with Admin(admin_url) as admin:
+        applied = admin.apply_routes(document.model_dump(mode="json"), if_match, dry_run)
+    verb = ("would change" if dry_run else "changed") if applied["changed"] else "unchanged"
+    console.print(f"routes {verb}; snapshot {applied['number']}")
+    for warning in applied["warnings"]:
+        console.print(f"warning: {warning}", style="yellow")

@@ -1,0 +1,98 @@
+"""Clients of a running cluster over HTTP: inference, and administration."""
+
+from typing import Any, Self
+
+import httpx
+
+from nstarx.errors import InvalidRequest, NStarXError, Unavailable
+
+INFERENCE_URL = "http://127.0.0.1:8080"
+ADMIN_URL = "http://127.0.0.1:8081"
+
+
+class RemoteError(NStarXError):
+    """What the server refused, in its own words."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Client:
+    """One server, asked and answering in JSON. Raises RemoteError, or Unavailable when nobody is there."""
+
+    def __init__(self, url: str, timeout_s: float = 30.0) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request; its answer is a good one."""
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.InvalidURL as error:
+            raise InvalidRequest(f"'{self.url}' is not a URL: {error}") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"nothing answers at {self.url} ({error}); is it up? `nstarx up` starts it") from None
+        if response.is_error:
+            raise RemoteError(response.status_code, _sentence(response))
+        return response
+
+
+def _sentence(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code} without an explanation; is this a gateway of NStarX?"
+
+
+class Inference(Client):
+    """The inference port."""
+
+    def __init__(self, url: str = INFERENCE_URL, timeout_s: float = 30.0) -> None:
+        super().__init__(url, timeout_s)
+
+    def metadata(self, model: str, version: str | None = None) -> dict[str, Any]:
+        """Name, versions, inputs and outputs of a model."""
+        return dict(self.ask("GET", _path(model, version)).json())
+
+    def infer(self, model: str, request: dict[str, Any], version: str | None = None) -> tuple[dict[str, Any], str]:
+        """A V2 inference request's answer, and the version that gave it."""
+        response = self.ask("POST", f"{_path(model, version)}/infer", json=request)
+        return response.json(), response.headers.get("x-nstarx-version", "")
+
+
+class Admin(Client):
+    """The administration port."""
+
+    def __init__(self, url: str = ADMIN_URL, timeout_s: float = 30.0) -> None:
+        super().__init__(url, timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.ask("GET", "/status").json())
+
+    def routes(self) -> tuple[dict[str, Any], str]:
+        """The routes document and its ETag."""
+        response = self.ask("GET", "/routes")
+        return response.json(), response.headers["etag"]
+
+    def apply_routes(
+        self, document: dict[str, Any], if_match: str | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Replace all routes; what became of it."""
+        headers = {"if-match": if_match} if if_match else {}
+        params = {"dry_run": "true"} if dry_run else {}
+        return dict(self.ask("PUT", "/routes", json=document, headers=headers, params=params).json())
+
+    def apply_settings(self, ref: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Change live settings of a version by a merge patch."""
+        return dict(self.ask("PATCH", f"/versions/{ref}/settings", json=settings).json())
+
+
+def _path(model: str, version: str | None) -> str:
+    return f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
