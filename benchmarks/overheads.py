@@ -23,8 +23,9 @@ from benchmarks.contenders.nstarx import CONFIG, NStarX
 from benchmarks.measurement import measure
 from benchmarks.wrk import LoadFailed
 
-WITHOUT_ACCOUNTING = {"NSTARX_ACCOUNTING": "off"}
-"""Makes a gateway send every request to the route's first version, without metrics and error windows."""
+WITHOUT_ACCOUNTING: dict[str, str] = {}
+"""Variables that switch split, metrics and error windows off. While the gateway has no such switch this is empty, and
+the pair is reported as not measured."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Pair:
     loaded: Variant
     may_cost: float
     """Share of the plain variant's throughput that the feature may take."""
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the variants differ at all: comparing a gateway with itself would pass noise off as a result."""
+        return (self.plain.config, self.plain.variables) != (self.loaded.config, self.loaded.variables)
 
 
 def pairs(folder: Path) -> list[Pair]:
@@ -88,8 +94,10 @@ class Cost:
     """Requests per second with it, in the same repetitions."""
 
     @property
-    def share(self) -> float:
-        """Median share of the throughput that the feature takes; below 0 when noise outweighs it."""
+    def share(self) -> float | None:
+        """Median share of the throughput that the feature takes; below 0 when noise outweighs it, None unmeasured."""
+        if not self.plain:
+            return None
         return 1 - median(loaded / plain for plain, loaded in zip(self.plain, self.loaded, strict=True))
 
 
@@ -121,7 +129,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def cost(pair: Pair, options: argparse.Namespace) -> Cost:
     seen: dict[Variant, list[float]] = {pair.plain: [], pair.loaded: []}
-    for repetition in range(options.repetitions):
+    repetitions = range(options.repetitions) if pair.measurable else []
+    for repetition in repetitions:
         for variant in in_turn(pair, repetition):
             seen[variant].append(throughput(variant, options))
             print(f"{pair.title}, {variant.title}: {seen[variant][-1]:,.0f} requests/s", flush=True)
@@ -150,9 +159,11 @@ def costs_table(costs: Sequence[Cost]) -> str:
 
 
 def _row(cost: Cost) -> list[str]:
-    met = "yes" if cost.share <= cost.may_cost else "no"
+    may_cost = f"≤ {cost.may_cost:.0%}"
+    if cost.share is None:
+        return [cost.pair, "", "", "not measured", may_cost, ""]
     throughputs = [f"{median(cost.plain):,.0f}", f"{median(cost.loaded):,.0f}"]
-    return [cost.pair, *throughputs, f"{cost.share:.1%}", f"≤ {cost.may_cost:.0%}", met]
+    return [cost.pair, *throughputs, f"{cost.share:.1%}", may_cost, "yes" if cost.share <= cost.may_cost else "no"]
 
 
 if __name__ == "__main__":

@@ -56,7 +56,10 @@ class GatewayProcess:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """The application for a gateway's settings, `repository` and `routes`. Raises InvalidConfiguration."""
+    """The application for a gateway's settings, `repository` and `routes`. Raises InvalidConfiguration.
+
+    An update starts the new gateways before the old ones drain: they share the port.
+    """
     gateway = parse(GatewayArgs, dict(args), "arguments of router.app:build")
     deployment = serve.deployment(
         name=GATEWAY_APPLICATION,
@@ -67,5 +70,7 @@ def build(args: Mapping[str, Any]) -> Application:
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=gateway.drain_s + 5,
         graceful_shutdown_wait_loop_s=0.1,
+        max_surge_percent=100,
     )
-    return deployment(GatewayProcess).bind(gateway)
+    # What only Ray Serve needs is left out of the arguments: changing it must not restart those that stay.
+    return deployment(GatewayProcess).bind(gateway.model_copy(update={"processes": 1}))

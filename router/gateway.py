@@ -29,6 +29,8 @@ WATCH_S = 10.0
 """One long poll for the next snapshot."""
 REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
+PREPARE_S = 5.0
+"""How long a gateway that starts waits for its first snapshot and lanes before it listens all the same."""
 STATS_S = 2.0
 """How long a replica may take to tell its counters."""
 BACKLOG = 2048
@@ -130,15 +132,26 @@ class Gateway:
         return [lane for backend in self.compiler.backends.values() for lane in backend.lanes]
 
     async def start(self, public: Starlette, admin: Starlette) -> None:
-        """Listen for clients and begin to follow the coordinator. Raises OSError when the port is taken."""
+        """Follow the coordinator, then listen for clients. Raises OSError when the port is taken.
+
+        Other gateways may share the port, so clients come at once: they must find lanes to what is served.
+        """
         public.state.gateway = admin.state.gateway = self
+        self._spawn(self._follow())
+        await self._prepared()
         listener = _listen(self.spec.host, self.spec.port, shared=True)
         server = await self._serve(public, listener, http=InferenceProtocol)
         self._every(1.0, lambda: self._sweep(server))
         self._every(0.02, lambda: expire_overdue(self.all_lanes(), time.perf_counter_ns()))
-        self._spawn(self._follow())
         self._spawn(self._repeat_report())
         self._spawn(self._administrate(admin))
+
+    async def _prepared(self) -> None:
+        """Until the first snapshot's lanes are open; a replica that can't be reached doesn't hold the others up for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PREPARE_S):
+                while not self.joined or any(keeper.lane is None for keeper in self._keepers.values()):
+                    await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
         """Drain: no new connections, every answer still given and the last on its connection; then close."""

@@ -51,7 +51,10 @@ class Version:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """The application for `{version, repository, replicas, settings}`. Raises NStarXError where it can't be built."""
+    """The application for `{version, repository, replicas, settings}`. Raises NStarXError.
+
+    An update starts new replicas before the old ones drain; more replicas or other settings restart none.
+    """
     version = parse(VersionArgs, dict(args), "arguments of serving.app:build")
     spec = Repository.locate(version.repository).spec(VersionRef.parse(version.version))
     deployment = serve.deployment(
@@ -64,8 +67,10 @@ def build(args: Mapping[str, Any]) -> Application:
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=DRAIN_S + 5,
         graceful_shutdown_wait_loop_s=0.1,
+        max_surge_percent=100,
     )
-    return deployment(Version).bind(version)
+    # What only Ray Serve needs is left out of the arguments: changing it must not restart those that stay.
+    return deployment(Version).bind(version.model_copy(update={"replicas": 1, "settings": {}}))
 
 
 def _actor_options(spec: ModelSpec) -> dict[str, Any]:

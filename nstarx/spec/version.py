@@ -1,7 +1,6 @@
 """The name of a model version, `iris@1.2.0`: a model name and a semantic version (semver.org 2.0.0)."""
 
 import re
-from functools import total_ordering
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator
@@ -27,7 +26,6 @@ def valid_version(version: str) -> str:
     return version
 
 
-@total_ordering
 class VersionRef(NamedTuple):
     """`model@version`; ordered by model, then by semantic precedence."""
 
@@ -45,8 +43,19 @@ class VersionRef(NamedTuple):
     def __str__(self) -> str:
         return f"{self.model}@{self.version}"
 
+    # A tuple comes with all four comparisons, which know nothing of semantic precedence: each has to be replaced.
+
     def __lt__(self, other: tuple[Any, ...]) -> bool:
-        return (self.model, Version.parse(self.version)) < (other[0], Version.parse(other[1]))
+        return _precedence(self) < _precedence(other)
+
+    def __le__(self, other: tuple[Any, ...]) -> bool:
+        return _precedence(self) <= _precedence(other)
+
+    def __gt__(self, other: tuple[Any, ...]) -> bool:
+        return _precedence(self) > _precedence(other)
+
+    def __ge__(self, other: tuple[Any, ...]) -> bool:
+        return _precedence(self) >= _precedence(other)
 
     @property
     def is_prerelease(self) -> bool:
@@ -56,6 +65,10 @@ class VersionRef(NamedTuple):
     def slug(self) -> str:
         """The version as a Ray Serve application name: `iris-1.2.0`."""
         return f"{self.model}-{self.version}"
+
+
+def _precedence(ref: tuple[Any, ...]) -> tuple[str, Version]:
+    return ref[0], Version.parse(ref[1])
 
 
 Name = Annotated[str, AfterValidator(valid_name)]

@@ -11,16 +11,11 @@ from nstarx.errors import InvalidRequest
 from nstarx.spec.model import ModelSpec
 from nstarx.tensors import Tensors
 from serving.codec.binary import BinaryTail
-from serving.codec.frames import Frame, cut, is_plain, surrounds_data
+from serving.codec.frames import Frame, Frames, cut, is_plain
 from serving.codec.input import Input
 from serving.codec.layout import Layout
 from serving.codec.options import read_options
 from serving.codec.request import Body, InferRequest, RequestedOutput
-
-MAX_FRAME = 1024
-"""Bytes of a frame worth keeping."""
-MAX_FRAMES = 256
-"""Clients choose their frames, so they must be bounded; beyond, learning begins anew."""
 
 
 class Decoder:
@@ -29,7 +24,7 @@ class Decoder:
     def __init__(self, spec: ModelSpec) -> None:
         self._inputs = {tensor.name: Input(tensor, spec.batchable) for tensor in spec.inputs}
         self._required = {tensor.name for tensor in spec.inputs if not tensor.optional}
-        self._frames: dict[Frame, tuple[Input, Layout]] = {}
+        self._frames: Frames[tuple[Input, Layout]] = Frames()
         self._outputs = tuple(tensor.name for tensor in spec.outputs)
 
     def decode(self, body: Body, json_length: int | None = None) -> InferRequest:
@@ -68,15 +63,11 @@ class Decoder:
     def _unframed(self, body: bytes, frame: Frame) -> InferRequest:
         document = _parse(body)
         request = self._request(document, None)
-        if is_plain(document) and len(frame[0]) + len(frame[1]) < MAX_FRAME and surrounds_data(frame):
-            self._learn(frame, document["inputs"][0])
+        if is_plain(document):
+            tensor = document["inputs"][0]
+            known = self._inputs[tensor["name"]]
+            self._frames.learn(frame, (known, known.layout(tensor)))
         return request
-
-    def _learn(self, frame: Frame, tensor: dict[str, Any]) -> None:
-        if len(self._frames) >= MAX_FRAMES:
-            self._frames.clear()
-        known = self._inputs[tensor["name"]]
-        self._frames[frame] = known, known.layout(tensor)
 
     def _request(self, document: dict[str, Any], tail: BinaryTail | None) -> InferRequest:
         tensors = document.get("inputs")

@@ -70,15 +70,14 @@ class Input:
 
     def _flat(self, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
         """Nested data as one list, level by level, so that no depth exhausts the stack."""
-        fits = shape[:1] == (len(data),)
-        for size in shape[1:]:
-            fits = fits and _LIST.issuperset(map(type, data)) and {size}.issuperset(map(len, data))
-            if not fits:
-                break
-            data = list(chain.from_iterable(data))
-        if not fits:
-            raise InvalidTensor(self.name, f"nested data must have the shape {shape_text(shape)}, and no other nesting")
-        return data
+        level = [data]
+        for size in shape:
+            if not (_LIST.issuperset(map(type, level)) and {size}.issuperset(map(len, level))):
+                raise InvalidTensor(
+                    self.name, f"nested data must have the shape {shape_text(shape)}, and no other nesting"
+                )
+            level = list(chain.from_iterable(level))
+        return level
 
     def _wrong_type(self, data: list[Any]) -> InvalidTensor:
         index, value = next((i, v) for i, v in enumerate(data) if type(v) not in self._types)

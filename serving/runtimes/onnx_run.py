@@ -70,7 +70,7 @@ def _fed(name: str, array: Tensor, datatype: str | None) -> Any:
 def _value(array: Tensor, datatype: str | None) -> Any:
     if datatype == "BF16":
         # ONNX Runtime reads the buffer as it lies and ignores strides.
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), ONNX_BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
@@ -82,9 +82,8 @@ def _fetched(value: Any, datatype: str) -> Tensor:
 
 def _bfloat16(value: Any) -> Tensor:
     array = np.empty(value.shape(), dtype=DTYPES["BF16"])
-    # Copied, because the buffer goes with the OrtValue. An empty one has no address.
-    if array.size:
-        ctypes.memmove(array.ctypes.data, value.data_ptr(), array.nbytes)
+    # Copied, because the buffer goes with the OrtValue.
+    ctypes.memmove(array.ctypes.data, value.data_ptr(), array.nbytes)
     return array
 
 

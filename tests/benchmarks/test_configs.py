@@ -29,10 +29,10 @@ def test_thousand_routes_differ_in_their_model_alone(tmp_path: pathlib.Path) -> 
     assert pathlib.Path(document["repository"]).is_absolute()
 
 
-def test_variants_of_a_pair_differ_in_one_thing_and_take_turns_in_going_first(tmp_path: pathlib.Path) -> None:
+def test_variants_of_a_pair_differ_in_one_thing_at_most_and_take_turns_in_going_first(tmp_path: pathlib.Path) -> None:
     for pair in overheads.pairs(tmp_path):
         plain, loaded = pair.plain, pair.loaded
-        assert (plain.config != loaded.config) != (plain.variables != loaded.variables)
+        assert not (plain.config != loaded.config and plain.variables != loaded.variables)
         assert overheads.in_turn(pair, 0) == overheads.in_turn(pair, 1)[::-1]
 
 

@@ -7,9 +7,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from nstarx.errors import InvalidTensor
 from nstarx.tensors import DTYPES
 from serving.codec import Codec, RequestedOutput, stack
-from serving.codec.decoding import MAX_FRAMES
 from tests.serving.codec.samples import body, echo, iris, model, same, tensor, x
 
 ROW = np.array([[5.1, 3.5, 1.4, 0.2]], dtype=np.float32)
@@ -209,7 +209,9 @@ def test_requests_that_differ_in_their_data_alone() -> None:
     assert len({request.group for request in requests}) == 1
 
 
-def test_more_kinds_of_requests_than_are_remembered() -> None:
-    codec = Codec(echo("INT8"))
-    for rows in [*range(1, MAX_FRAMES + 10), 1, 2]:
-        assert codec.decode(body(x([7] * rows, [rows, 1], "INT8"))).rows == rows
+@pytest.mark.parametrize("shape", [[True, 4], [1.0, 4]], ids=str)
+def test_shape_that_only_python_takes_for_an_earlier_one(shape: list[object]) -> None:
+    codec = Codec(iris())
+    codec.decode(body(x()))
+    with pytest.raises(InvalidTensor, match="every dimension of shape must be a whole number"):
+        codec.decode(body(x(shape=shape)))

@@ -111,7 +111,8 @@ def test_keys_with_values_of_any_kind(changed: dict[str, Any], options: dict[str
 
 
 PLAIN = body(x())
-TWICE = [
+ALMOST_PLAIN = [
+    body({"data": [1, 2, 3, 4]}),
     b'{"inputs":{"data":[]},' + PLAIN[1:],
     b'{"inputs":[{"data":[]}],' + PLAIN[1:],
     b'{"inputs":[[{"data":[1]}]],' + PLAIN[1:],
@@ -125,7 +126,7 @@ PARTS = [b'"data":', b"]}]", b"},{", b'"data":[1,2,3,4]', b'{"inputs":[', b'"nam
 
 
 @settings(patient, max_examples=300)
-@given(st.sampled_from([PLAIN, *TWICE]), st.sampled_from([PLAIN, *TWICE]), st.data())
+@given(st.sampled_from([PLAIN, *ALMOST_PLAIN]), st.sampled_from([PLAIN, *ALMOST_PLAIN]), st.data())
 def test_frame_seen_before_changes_nothing(seen: bytes, request: bytes, data: st.DataObject) -> None:
     codec = Codec(iris())
     outcome(codec, seen)

@@ -190,18 +190,27 @@ def test_two_versions_in_one_process_each_get_the_modules_beside_them(load: Load
     assert set(sys.modules) == before
 
 
-def test_a_changed_model_py_is_read_again_and_leaves_no_cache_behind(load: Load, tmp_path: Path) -> None:
+def test_a_changed_model_py_is_read_again_and_leaves_no_cache_behind(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     assert load(answering("{'y': [1.0]}")).infer(x())["y"].tolist() == [1]
     assert load(answering("{'y': [2.0]}")).infer(x())["y"].tolist() == [2]
     assert [path.name for path in tmp_path.iterdir()] == ["model.py"]
 
 
-def test_a_relative_path_to_the_file_works(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load(answering("{'y': [1.0]}"))
+def test_a_model_found_by_a_relative_path_finds_its_neighbours_from_anywhere(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("features", "more", "late"):
+        (tmp_path / f"{module}.py").write_text("VALUE = 1")
+    load(NEIGHBOUR).close()
     monkeypatch.chdir(tmp_path)
     runtime = PythonRuntime(spec(), Path("model.py"))
     runtime.load()
-    assert runtime.infer(x())["y"].tolist() == [1]
+    monkeypatch.chdir("/")
+    assert runtime.infer(x())["y"].tolist() == [1] * 4
+    runtime.close()
 
 
 # ---- the three modes
@@ -238,20 +247,31 @@ async def test_generators_of_both_kinds_stream(load: Load, keyword: str) -> None
 
 
 @pytest.mark.anyio
-async def test_a_generator_runs_in_one_thread_beside_the_event_loop(load: Load) -> None:
+async def test_a_generator_runs_and_is_closed_in_one_thread_beside_the_event_loop(load: Load) -> None:
     runtime = load(
         """
         import threading
         class Model:
+            threads = set()
+            closed = threading.Event()
             def infer(self, inputs):
-                for _ in range(5):
-                    yield {"y": [float(threading.get_native_id())]}
-        """,
-        outputs=[{"name": "y", "datatype": "FP64", "shape": [-1]}],
+                try:
+                    while True:
+                        self.threads.add(threading.get_native_id())
+                        yield {"y": [1.0]}
+                finally:
+                    self.threads.add(threading.get_native_id())
+                    self.closed.set()
+        """
     )
-    threads = {part["y"].item() async for part in runtime.infer_stream(x())}
-    assert len(threads) == 1
-    assert threads != {threading.get_native_id()}
+    stream = runtime.infer_stream(x())
+    for _ in range(5):
+        await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]
+    model = runtime._model
+    assert await asyncio.to_thread(model.closed.wait, 5)
+    assert len(model.threads) == 1
+    assert model.threads != {threading.get_native_id()}
 
 
 @pytest.mark.anyio
