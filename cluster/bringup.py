@@ -1,9 +1,11 @@
 """Brings a cluster up from one configuration, and takes it down again in an order that loses no request."""
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,8 @@ from nstarx.spec.version import VersionRef
 
 START_S = 180.0
 """How long all versions may take until they are ready."""
+STOP_S = 30.0
+"""How long all versions may take to finish what they have begun."""
 POLL_S = 0.1
 
 Tell = Callable[[str], None]
@@ -30,6 +34,7 @@ class Cluster:
         self.spec = spec
         self._ray_address = ray_address
         self._tell = tell
+        self._started = self._listening = False
         self._slugs = {VersionRef.parse(version.version).slug: version.version for version in spec.versions}
 
     @property
@@ -49,32 +54,43 @@ class Cluster:
             _check_free(_reachable(self.spec.gateway.host), port)
         self._start_ray()
         on_ray()
+        self._started = True
+        applications = (GATEWAY_APPLICATION, *self._slugs)
         upfile.write(
             self.spec.gateway.admin_port,
-            upfile.Up(pid=os.getpid(), ray_address=self._ray_address, applications=(GATEWAY_APPLICATION, *self._slugs)),
+            upfile.Up(pid=os.getpid(), ray_address=self._ray_address, applications=applications),
         )
-        gateway = (GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, self.spec.gateway_args())
-        run([gateway, *map(self._application, self.spec.versions)])
-        self._tell("Ray Serve deploys the gateway and " + ", ".join(self._slugs.values()))
-        self._wait()
+        self._deploy()
 
     def stop(self) -> None:
         """Gateways first, so that what they have accepted is still answered; then versions, coordinator and Ray."""
+        if not self._started:
+            return
         import ray
         from ray import serve
 
         from cluster.ray_coordination import NAME, NAMESPACE
 
+        for name in (GATEWAY_APPLICATION, *self._slugs):
+            with contextlib.suppress(Exception):  # Whatever is broken, what comes after it is to end too.
+                serve.delete(name, _blocking=name == GATEWAY_APPLICATION)
         with contextlib.suppress(Exception):
-            serve.delete(GATEWAY_APPLICATION)
-            for slug in self._slugs:
-                serve.delete(slug, _blocking=False)
-        with contextlib.suppress(ValueError):
+            self._until(lambda: not set(self._slugs) & set(serve.status().applications), STOP_S)
             ray.kill(ray.get_actor(NAME, NAMESPACE))
-        if self._ray_address is None:
-            serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         upfile.forget(self.spec.gateway.admin_port)
+
+    def _deploy(self) -> None:
+        """The gateway and the first version before the others, so that the first answer comes soon."""
+        gateway = (GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, self.spec.gateway_args())
+        first, others = self.spec.versions[:1], self.spec.versions[1:]
+        self._tell("deploying the gateway" + "".join(f" and {version.version}" for version in first))
+        run([gateway, *map(self._application, first)])
+        self._wait(first)
+        if others:
+            self._tell("deploying " + ", ".join(version.version for version in others))
+            run(map(self._application, others))
+            self._wait(others)
 
     def _application(self, version: VersionSpec) -> tuple[str, str, dict[str, Any]]:
         return VersionRef.parse(version.version).slug, VERSION_IMPORT_PATH, self.spec.version_args(version)
@@ -85,6 +101,9 @@ class Cluster:
 
         if self._ray_address is None:
             self._tell("starting Ray")
+            # Ray gives its workers a low priority (niceness 15): right for batch work, not for answers.
+            os.environ.setdefault("RAY_worker_niceness", "0")
+            threading.Thread(target=_import_ahead, daemon=True).start()
             ray.init(include_dashboard=False, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR)
         else:
             self._tell(f"joining Ray at {self._ray_address}")
@@ -92,32 +111,51 @@ class Cluster:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
 
-    def _wait(self) -> None:
-        """Until the gateway says that every version has its replicas; tells of each as it comes."""
-        wanted = {version.version: version.replicas for version in self.spec.versions}
-        until = time.monotonic() + START_S
-        listening = False
-        while True:
-            with contextlib.suppress(NStarXError), Admin(self.admin_url, timeout_s=2) as admin:
-                ready = {version["version"]: version["replicas"] for version in admin.status()["versions"]}
-                if not listening:
-                    listening = True
-                    self._tell(f"the gateway listens on {self.url}")
-                for ref in [ref for ref, count in wanted.items() if ready.get(ref, 0) >= count]:
-                    del wanted[ref]
-                    self._tell(f"{ref} is ready")
-            if listening and not wanted:
-                return
-            self._check(until)
-            time.sleep(POLL_S)
+    def _wait(self, versions: tuple[VersionSpec, ...]) -> None:
+        """Until the gateway says that these versions have their replicas; tells of each as it comes."""
+        wanted = {version.version: version.replicas for version in versions}
 
-    def _check(self, until: float) -> None:
+        def ready() -> bool:
+            counts = self._replicas()
+            if counts is not None and not self._listening:
+                self._listening = True
+                self._tell(f"the gateway listens on {self.url}")
+            for ref in [ref for ref, count in wanted.items() if (counts or {}).get(ref, 0) >= count]:
+                del wanted[ref]
+                self._tell(f"{ref} is ready")
+            self._check()
+            return self._listening and not wanted
+
+        if not self._until(ready, START_S):
+            raise Unavailable(f"not everything was ready after {START_S:g} s; `ray status` says whether resources lack")
+
+    def _replicas(self) -> dict[str, int] | None:
+        """Version to replicas that are ready; None while no gateway answers."""
+        with contextlib.suppress(NStarXError), Admin(self.admin_url, timeout_s=2) as admin:
+            return {version["version"]: version["replicas"] for version in admin.status()["versions"]}
+        return None
+
+    def _check(self) -> None:
         for name in (GATEWAY_APPLICATION, *self._slugs):
             failure = failure_of(name)
             if failure:
                 raise ModelLoadFailed(self._slugs.get(name, "the gateway"), failure)
-        if time.monotonic() > until:
-            raise Unavailable(f"not everything was ready after {START_S:g} s; `ray status` says whether resources lack")
+
+    @staticmethod
+    def _until(true: Callable[[], bool], seconds: float) -> bool:
+        """Ask until it is true; False when that takes too long."""
+        deadline = time.monotonic() + seconds
+        while not true():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+
+def _import_ahead() -> None:
+    """Import what deploying needs while Ray's processes start: that is waiting time for this one."""
+    for path in (GATEWAY_IMPORT_PATH, VERSION_IMPORT_PATH):
+        importlib.import_module(path.partition(":")[0])
 
 
 def _join(address: str) -> None:

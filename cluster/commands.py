@@ -84,7 +84,6 @@ def down(admin_port: Annotated[int, typer.Option(help="Administration port of wh
 def _run(spec: ClusterSpec, ray_address: str | None) -> None:
     if importlib.util.find_spec("ray") is None:
         raise Unsupported("this needs the server side; install it with: pip install 'nstarx[server]'")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     began = time.monotonic()
 
     def tell(sentence: str) -> None:
