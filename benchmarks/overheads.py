@@ -8,8 +8,8 @@ and each repetition gives one ratio of their throughputs, so that a machine that
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,14 +18,10 @@ import yaml
 
 from benchmarks import processes, report, wrk
 from benchmarks.contenders import ContenderUnavailable
-from benchmarks.contenders.contender import ROOT
+from benchmarks.contenders.contender import ROOT, free_port, python
 from benchmarks.contenders.nstarx import CONFIG, NStarX
 from benchmarks.measurement import measure
 from benchmarks.wrk import LoadFailed
-
-WITHOUT_ACCOUNTING: dict[str, str] = {}
-"""Variables that switch split, metrics and error windows off. While the gateway has no such switch this is empty, and
-the pair is reported as not measured."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,7 @@ class Variant:
     """One way to start the gateway."""
 
     title: str
-    config: Path = CONFIG
-    variables: Mapping[str, str] = field(default_factory=dict, hash=False)
+    gateway: NStarX
 
 
 @dataclass(frozen=True)
@@ -47,10 +42,16 @@ class Pair:
     may_cost: float
     """Share of the plain variant's throughput that the feature may take."""
 
-    @property
-    def measurable(self) -> bool:
-        """Whether the variants differ at all: comparing a gateway with itself would pass noise off as a result."""
-        return (self.plain.config, self.plain.variables) != (self.loaded.config, self.loaded.variables)
+
+class Accounting(NStarX):
+    """The gateway from `benchmarks.servers.accounting`."""
+
+    def __init__(self, config: Path, switch: str) -> None:
+        super().__init__(config, {"PYTHONPATH": str(ROOT)})
+        self.switch = switch
+
+    def command(self, port: int) -> list[str]:
+        return python("benchmarks.servers.accounting", self.config, self.switch)
 
 
 def pairs(folder: Path) -> list[Pair]:
@@ -58,26 +59,27 @@ def pairs(folder: Path) -> list[Pair]:
     return [
         Pair(
             "split, metrics and error windows",
-            plain=Variant("without", variables=WITHOUT_ACCOUNTING),
-            loaded=Variant("with"),
+            plain=Variant("without", Accounting(configuration("without", folder), "off")),
+            loaded=Variant("with", Accounting(configuration("with", folder), "on")),
             may_cost=0.15,
         ),
         Pair(
             "1,000 routes",
-            plain=Variant("1 route"),
-            loaded=Variant("1,000 routes", config=with_routes(1000, folder)),
+            plain=Variant("1 route", NStarX(configuration("1-route", folder))),
+            loaded=Variant("1,000 routes", NStarX(configuration("1000-routes", folder, routes=1000))),
             may_cost=0.03,
         ),
     ]
 
 
-def with_routes(count: int, folder: Path) -> Path:
-    """The benchmark's configuration with further routes to the same version, `count` in all."""
+def configuration(name: str, folder: Path, routes: int = 1) -> Path:
+    """The benchmark's configuration on ports of its own, with further routes to the same version, `routes` in all."""
     document = yaml.safe_load(CONFIG.read_text())
     document["repository"] = str(ROOT / document["repository"])
+    document["gateway"] |= {"port": free_port(), "admin_port": free_port()}
     first = document["routes"][0]
-    document["routes"] += [first | {"model": f"iris-{number:04}"} for number in range(1, count)]
-    config = folder / f"routes-{count}.yaml"
+    document["routes"] += [first | {"model": f"iris-{number:04}"} for number in range(1, routes)]
+    config = folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(document))
     return config
 
@@ -94,10 +96,8 @@ class Cost:
     """Requests per second with it, in the same repetitions."""
 
     @property
-    def share(self) -> float | None:
-        """Median share of the throughput that the feature takes; below 0 when noise outweighs it, None unmeasured."""
-        if not self.plain:
-            return None
+    def share(self) -> float:
+        """Median share of the throughput that the feature takes; below 0 when noise outweighs it."""
         return 1 - median(loaded / plain for plain, loaded in zip(self.plain, self.loaded, strict=True))
 
 
@@ -119,8 +119,8 @@ def main() -> int:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=5, help="length of one measurement (default: 5)")
-    parser.add_argument("--repetitions", type=int, default=5, help="ratios per pair (default: 5)")
+    parser.add_argument("--seconds", type=int, default=3, help="length of one measurement (default: 3)")
+    parser.add_argument("--repetitions", type=int, default=9, help="ratios per pair (default: 9)")
     parser.add_argument("--connections", type=int, default=128, help="load (default: 128)")
     parser.add_argument("--cpus", type=int, default=2, help="CPUs for server and load generator (default: 2)")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder for the results")
@@ -128,23 +128,16 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def cost(pair: Pair, options: argparse.Namespace) -> Cost:
-    seen: dict[Variant, list[float]] = {pair.plain: [], pair.loaded: []}
-    repetitions = range(options.repetitions) if pair.measurable else []
-    for repetition in repetitions:
-        for variant in in_turn(pair, repetition):
-            seen[variant].append(throughput(variant, options))
-            print(f"{pair.title}, {variant.title}: {seen[variant][-1]:,.0f} requests/s", flush=True)
-    return Cost(pair.title, pair.may_cost, seen[pair.plain], seen[pair.loaded])
-
-
-def in_turn(pair: Pair, repetition: int) -> tuple[Variant, Variant]:
-    """The variant that goes first takes turns, so that neither always follows the other."""
-    return (pair.loaded, pair.plain) if repetition % 2 else (pair.plain, pair.loaded)
-
-
-def throughput(variant: Variant, options: argparse.Namespace) -> float:
-    with NStarX(variant.config, variant.variables).start() as server:
-        return measure(server, options.connections, options.seconds).load.requests_per_second
+    """Both variants are up all the time, and loaded by turns: the one that idles costs the other next to nothing."""
+    seen: dict[str, list[float]] = {pair.plain.title: [], pair.loaded.title: []}
+    with pair.plain.gateway.start() as plain, pair.loaded.gateway.start() as loaded:
+        servers = [(pair.plain, plain), (pair.loaded, loaded)]
+        for repetition in range(options.repetitions):
+            for variant, server in servers if repetition % 2 else reversed(servers):
+                load = measure(server, options.connections, options.seconds).load
+                seen[variant.title].append(load.requests_per_second)
+                print(f"{pair.title}, {variant.title}: {load.requests_per_second:,.0f} requests/s", flush=True)
+    return Cost(pair.title, pair.may_cost, seen[pair.plain.title], seen[pair.loaded.title])
 
 
 def publish(costs: Sequence[Cost], machine: dict[str, Any], options: argparse.Namespace) -> None:
@@ -159,11 +152,9 @@ def costs_table(costs: Sequence[Cost]) -> str:
 
 
 def _row(cost: Cost) -> list[str]:
-    may_cost = f"≤ {cost.may_cost:.0%}"
-    if cost.share is None:
-        return [cost.pair, "", "", "not measured", may_cost, ""]
     throughputs = [f"{median(cost.plain):,.0f}", f"{median(cost.loaded):,.0f}"]
-    return [cost.pair, *throughputs, f"{cost.share:.1%}", may_cost, "yes" if cost.share <= cost.may_cost else "no"]
+    met = "yes" if cost.share <= cost.may_cost else "no"
+    return [cost.pair, *throughputs, f"{cost.share:.1%}", f"≤ {cost.may_cost:.0%}", met]
 
 
 if __name__ == "__main__":

@@ -96,18 +96,18 @@ class Cluster:
         return VersionRef.parse(version.version).slug, VERSION_IMPORT_PATH, self.spec.version_args(version)
 
     def _start_ray(self) -> None:
-        import ray
-        from ray import serve
-
         if self._ray_address is None:
             self._tell("starting Ray")
             # Ray gives its workers a low priority (niceness 15): right for batch work, not for answers.
             os.environ.setdefault("RAY_worker_niceness", "0")
             threading.Thread(target=_import_ahead, daemon=True).start()
-            ray.init(include_dashboard=False, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR)
+            # "local", because without an address Ray joins one that it finds running, or one that is long gone.
+            _init("local", include_dashboard=False)
         else:
             self._tell(f"joining Ray at {self._ray_address}")
             _join(self._ray_address)
+        from ray import serve
+
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
 
@@ -158,11 +158,15 @@ def _import_ahead() -> None:
         importlib.import_module(path.partition(":")[0])
 
 
-def _join(address: str) -> None:
+def _init(address: str, **options: Any) -> None:
     import ray
 
+    ray.init(address, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def _join(address: str) -> None:
     try:
-        ray.init(address, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR)
+        _init(address)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Unavailable(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
 

@@ -56,11 +56,12 @@ class GatewayProcess:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """The application for a gateway's settings, `repository` and `routes`. Raises InvalidConfiguration.
+    """The application for a gateway's settings, `repository` and `routes`. Raises InvalidConfiguration."""
+    return application(GatewayProcess, parse(GatewayArgs, dict(args), "arguments of router.app:build"))
 
-    An update starts the new gateways before the old ones drain: they share the port.
-    """
-    gateway = parse(GatewayArgs, dict(args), "arguments of router.app:build")
+
+def application(process: type[GatewayProcess], gateway: GatewayArgs) -> Application:
+    """Gateways of one kind of process. An update starts new ones before the old ones drain: they share the port."""
     deployment = serve.deployment(
         name=GATEWAY_APPLICATION,
         num_replicas=gateway.processes,
@@ -73,4 +74,4 @@ def build(args: Mapping[str, Any]) -> Application:
         max_surge_percent=100,
     )
     # What only Ray Serve needs is left out of the arguments: changing it must not restart those that stay.
-    return deployment(GatewayProcess).bind(gateway.model_copy(update={"processes": 1}))
+    return deployment(process).bind(gateway.model_copy(update={"processes": 1}))

@@ -1,5 +1,5 @@
 """`python -m nstarx.cli` is `nstarx`."""
 
-from nstarx.cli import main
+from nstarx.cli.app import main
 
 main()

@@ -73,9 +73,3 @@ def test_cost_is_the_median_of_the_ratios_of_each_repetition() -> None:
     cost = overheads.Cost("feature", may_cost=0.15, plain=[100, 50, 100], loaded=[90, 45, 20])
     assert cost.share == pytest.approx(0.1)
     assert "| feature | 100 | 45 | 10.0% | ≤ 15% | yes |" in overheads.costs_table([cost])
-
-
-def test_pair_whose_variants_do_not_differ_is_not_measured_and_not_called_met() -> None:
-    same = overheads.Pair("feature", overheads.Variant("without"), overheads.Variant("with"), may_cost=0.15)
-    options = overheads.arguments().parse_args([])
-    assert "| feature |  |  | not measured | ≤ 15% |  |" in overheads.costs_table([overheads.cost(same, options)])

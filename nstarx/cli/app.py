@@ -1,0 +1,29 @@
+"""The command line. Commands that need the server side come from the entry points of group `nstarx.commands`."""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+from rich.console import Console
+
+from nstarx.cli import infer, routes, status, versions
+from nstarx.errors import NStarXError
+
+HELP = "Put model versions live behind a gateway that divides traffic among them."
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=HELP)
+status.register(app)
+routes.register(app)
+infer.register(app)
+versions.register(app)
+for point in sorted(entry_points(group="nstarx.commands")):
+    point.load()(app)
+
+
+def main() -> None:
+    """Run the command line; our errors become a sentence and exit code 1."""
+    try:
+        app()
+    except NStarXError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error.sentence}", highlight=False)
+        sys.exit(1)
