@@ -1,6 +1,7 @@
 """Keeps a lane open to every replica of the snapshot."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,8 @@ log = logging.getLogger("nstarx.lanes")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 """Between two attempts to reach a replica."""
+REPORT_S = 1.0
+"""How long the coordinator may take to hear of a loss, before the replica is tried again anyway."""
 
 ReportLoss = Callable[[str], Awaitable[None]]
 
@@ -45,6 +48,11 @@ class Keeper:
                 pause = FIRST_PAUSE_S
                 self._backend.add(self.lane)
                 await asyncio.shield(self.lane.gone)
-            await self._report_loss(self.record.replica)
-            await asyncio.sleep(pause)
+            await asyncio.gather(self._report(), asyncio.sleep(pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _report(self) -> None:
+        # A hint: the coordinator may be gone, and misses the replica's beats by itself.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(REPORT_S):
+                await self._report_loss(self.record.replica)

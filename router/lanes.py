@@ -1,6 +1,7 @@
 """The gateway's end of lanes: one to each replica, and for each version the choice among them."""
 
 import asyncio
+import hmac
 import logging
 import secrets
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from random import random
 from typing import Any, Protocol
 
 from cluster.frames import (
+    HANDSHAKE_LIMIT,
     HEADER,
     NONCE_BYTES,
     PREFACE,
@@ -73,8 +75,9 @@ class Lane(asyncio.Protocol):
         self._last_id = 0
         self._outbox: list[bytes] = []
         self._questions: dict[int, asyncio.Future[bytes]] = {}
-        self._reader = FrameReader(PAYLOAD_LIMIT)
+        self._reader = FrameReader(HANDSHAKE_LIMIT)
         self._key = bytes.fromhex(record.key)
+        self._nonce = self._challenge = b""
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
 
     @property
@@ -104,8 +107,12 @@ class Lane(asyncio.Protocol):
 
     def ask(self) -> "asyncio.Future[bytes]":
         """The replica's counters, as JSON; fails with LaneError when the lane ends first."""
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        if self._transport.is_closing():
+            answer.set_exception(LaneError("the lane has ended"))
+            return answer
         self._last_id = id = (self._last_id + 1) & 0xFFFFFFFF
-        answer = self._questions[id] = self._loop.create_future()
+        self._questions[id] = answer
         self._transport.write(pack(Kind.STATS, id))
         return answer
 
@@ -115,6 +122,11 @@ class Lane(asyncio.Protocol):
             self.open = False
             self.on_close(self)
         self._leave_if_done()
+
+    def abort(self) -> None:
+        """End the connection at once, if there is one."""
+        if self._transport:
+            self._transport.abort()
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
@@ -145,7 +157,10 @@ class Lane(asyncio.Protocol):
                 question.set_exception(LaneError("the lane ended before the answer came"))
         waiting, self.waiting = self.waiting, {}
         for call in waiting.values():
-            call.on_lane_lost()
+            try:
+                call.on_lane_lost()
+            except Exception:
+                log.exception("a loss could not be told", extra={"action": "answer_lost"})
 
     def pause_writing(self) -> None:
         self._limit, self.limit = self.limit, 0
@@ -179,7 +194,7 @@ class Lane(asyncio.Protocol):
     def _fail(self, error: LaneError) -> None:
         if not self.ready.done():
             self.ready.set_exception(error)
-        self._transport.abort()
+        self.abort()
 
     def _other(self, kind: int, id: int, payload: bytes) -> None:
         if kind == Kind.CHUNK:
@@ -210,8 +225,10 @@ class Lane(asyncio.Protocol):
             self._challenge = payload
             self._transport.write(pack(Kind.HELLO, payload=hello(self._key, self._nonce, payload, ref)))
         elif kind == Kind.READY:
-            if payload != proof(self._key, b"replica", self._challenge, self._nonce, ref.encode()):
+            wanted = proof(self._key, b"replica", self._challenge, self._nonce, ref.encode())
+            if not hmac.compare_digest(payload, wanted):
                 raise LaneError("the replica does not know its own key")
+            self._reader.limit = PAYLOAD_LIMIT
             self.open = True
             self.ready.set_result(None)
         else:
@@ -233,22 +250,30 @@ async def connect(record: ReplicaRecord, limit: int, node: str) -> Lane:
         async with asyncio.timeout(CONNECT_S):
             await _dial(loop, lane, record, node)
             await lane.ready
-    except (OSError, TimeoutError) as error:
-        raise LaneError(f"{record.ref} at {record.addresses}: {str(error) or 'no answer'}") from None
+    except BaseException as error:
+        lane.abort()
+        if isinstance(error, OSError):
+            raise LaneError(f"{record.ref} at {record.addresses}: {str(error) or 'no answer'}") from None
+        raise
     return lane
 
 
 async def _dial(loop: asyncio.AbstractEventLoop, lane: Lane, record: ReplicaRecord, node: str) -> None:
+    """Connect to the first address that answers: another container of the node may not see the Unix socket."""
+    failure: Exception = LaneError(f"{record.ref} has no address that this node can reach: {record.addresses}")
     for address in record.addresses:
         scheme, _, place = address.partition(":")
-        if scheme == "unix" and record.node == node:
-            await loop.create_unix_connection(lambda: lane, place)
-            return
-        if scheme == "tcp":
-            host, _, port = place.rpartition(":")
-            await loop.create_connection(lambda: lane, host, int(port))
-            return
-    raise LaneError(f"{record.ref} has no address that this node can reach: {record.addresses}")
+        try:
+            if scheme == "unix" and record.node == node:
+                await loop.create_unix_connection(lambda: lane, place)
+                return
+            if scheme == "tcp":
+                host, _, port = place.rpartition(":")
+                await loop.create_connection(lambda: lane, host, int(port))
+                return
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 class Backend:

@@ -28,6 +28,9 @@ class Caller(Protocol):
     def flush(self) -> None:
         """Write everything queued, at once."""
 
+    async def drained(self) -> None:
+        """Wait while the peer reads slower than is written."""
+
 
 class Call:
     """A request frame that has arrived. Times are nanoseconds of `time.perf_counter_ns`; `expires` 0 means never."""

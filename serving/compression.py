@@ -16,13 +16,16 @@ def inflate(body: bytes, flags: int, limit: int = INFLATED_LIMIT) -> bytes:
     """The plain body. Raises InvalidRequest when it is damaged, PayloadTooLarge when it grows past `limit` bytes."""
     stream = zlib.decompressobj(GZIP if flags & FLAG_GZIP else ZLIB)
     try:
-        plain = stream.decompress(body, limit)
+        # One byte more than allowed: zlib may have read all of a body and still owe a part of it.
+        plain = stream.decompress(body, limit + 1)
     except zlib.error as error:
         raise InvalidRequest(f"the body is not what Content-Encoding says: {error}") from None
-    if stream.unconsumed_tail:
+    if len(plain) > limit:
         raise PayloadTooLarge(limit)
     if not stream.eof:
         raise InvalidRequest("the compressed body is truncated")
+    if stream.unused_data:
+        raise InvalidRequest("the compressed body goes on after its end; compress it in one piece")
     return plain
 
 

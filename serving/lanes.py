@@ -32,6 +32,7 @@ log = logging.getLogger("nstarx.lanes")
 PAYLOAD_LIMIT = 1 << 30
 """Bytes in one frame from a gateway that has proved who it is; gateways bound bodies far below."""
 HANDSHAKE_S = 5.0
+"""A gateway that takes longer to prove who it is is sent away."""
 
 
 class Lane(asyncio.Protocol):
@@ -44,6 +45,8 @@ class Lane(asyncio.Protocol):
         self._challenge = secrets.token_bytes(NONCE_BYTES)
         self._reader = FrameReader(HANDSHAKE_LIMIT)
         self._outbox: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
 
     # asyncio.Protocol
@@ -51,13 +54,20 @@ class Lane(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._server.lanes.add(self)
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._late)
+        self._deadline = asyncio.get_running_loop().call_later(self._server.handshake_s, self._late)
         transport.write(PREFACE + pack(Kind.CHALLENGE, payload=self._challenge))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._deadline.cancel()
+        self._writable.set()
         self._server.left(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
         calls: list[Call] = []
@@ -66,12 +76,15 @@ class Lane(asyncio.Protocol):
         except LaneError as error:
             log.warning("lane refused: %s", error, extra={"action": "lane_refused"})
             self.refuse(error.sentence)
+        except Exception:
+            log.exception("lane broken", extra={"action": "lane_broken"})
+            self.refuse("this replica failed to read the lane; its log says why")
         if calls:
             self._server.batcher.add(calls)
 
     def _late(self) -> None:
         if not self.ready:
-            self.refuse(f"the handshake took longer than {HANDSHAKE_S:g} s")
+            self.refuse(f"the handshake took longer than {self._server.handshake_s:g} s")
 
     def _read(self, data: bytes, calls: list[Call]) -> None:
         arrived = time.perf_counter_ns()
@@ -139,6 +152,9 @@ class Lane(asyncio.Protocol):
             self._transport.write(b"".join(self._outbox))
         self._outbox.clear()
 
+    async def drained(self) -> None:
+        await self._writable.wait()
+
     def goaway(self) -> None:
         """Ask the gateway to send no more; it closes the lane when its last answer has come."""
         self._transport.write(pack(Kind.GOAWAY, payload=b"draining"))
@@ -150,11 +166,19 @@ class Lane(asyncio.Protocol):
 class LaneServer:
     """Listens for gateways and knows their lanes."""
 
-    def __init__(self, ref: str, key: bytes, batcher: Batcher, report: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        ref: str,
+        key: bytes,
+        batcher: Batcher,
+        report: Callable[[], dict[str, Any]],
+        handshake_s: float = HANDSHAKE_S,
+    ) -> None:
         self.ref = ref
         self.key = key
         self.batcher = batcher
         self.report = report
+        self.handshake_s = handshake_s
         self.lanes: set[Lane] = set()
         self._servers: list[asyncio.Server] = []
         self._deserted = asyncio.Event()
@@ -188,5 +212,6 @@ class LaneServer:
     def left(self, lane: Lane) -> None:
         """A lane is gone."""
         self.lanes.discard(lane)
+        self.batcher.forsake(lane)
         if not self.lanes:
             self._deserted.set()

@@ -10,10 +10,13 @@ run may take long for no fault of the model's."""
 
 
 class Pace:
-    """Remembers just enough of the last runs to answer `on_loop` for the next one."""
+    """Remembers just enough of the last runs to answer `on_loop` for the next one.
+
+    The first runs leave the loop: before any was measured, one could hold it for as long as it likes.
+    """
 
     def __init__(self) -> None:
-        self.on_loop = True
+        self.on_loop = False
         self._score = 0
         """How far the runs at the present place speak against it."""
 

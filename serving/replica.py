@@ -18,13 +18,15 @@ from nstarx.spec.version import VersionRef
 from serving.batcher import Batcher
 from serving.lanes import LaneServer
 from serving.runtimes.loading import load_runtime
-from serving.settings import apply_settings
+from serving.settings import apply_settings, differ
 from serving.sockets import remove, socket_path
 
 log = logging.getLogger("nstarx.serving")
 
 BEAT_S = 1.0
 DRAIN_S = 15.0
+LEAVE_S = 2.0
+"""How long the coordinator may take to say goodbye; gateways learn of it from their lanes all the same."""
 
 
 class Replica:
@@ -42,13 +44,18 @@ class Replica:
         self._host = host
         self._coordination = coordination
         self._process = psutil.Process()
-        self._live: dict[str, Any] = {}
         self._ours: dict[str, Any] = {}
+        """Settings from the deployment's own configuration."""
+        self._live: dict[str, Any] = {}
+        """Settings given to the coordinator."""
+        self._seen: dict[str, Any] = {}
+        """What the coordinator last said, refused or not."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Load, warm up, listen, register. Raises ModelLoadFailed or InvalidConfiguration."""
         self.spec, self.runtime = await load_runtime(self._repository, self.ref)
+        self._applied = self.spec.settings
         self.batcher = Batcher(self.spec, self.runtime, asyncio.get_running_loop())
         key = secrets.token_bytes(32)
         self.lanes = LaneServer(str(self.ref), key, self.batcher, self.report)
@@ -60,18 +67,23 @@ class Replica:
             replica=self.id, ref=str(self.ref), node=self._node, addresses=tuple(addresses), key=key.hex()
         )
         await self._register()
-        self._tasks.append(asyncio.create_task(self._beat()))
+        self._tasks += asyncio.create_task(self._pulse()), asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
         """Leave: gateways are told, what they have sent is answered, then everything closes."""
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(NStarXError):
-            await self._coordination.leave(self.id)
+        # Whatever has become of the coordinator, what gateways have sent is answered.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(LEAVE_S):
+                await self._coordination.leave(self.id)
+        until = time.monotonic() + DRAIN_S
         await self.lanes.drain(DRAIN_S)
-        self.batcher.close()
-        self.runtime.close()
         remove(self._socket)
+        if await self.batcher.close(max(until - time.monotonic(), 0)):
+            self.runtime.close()
+        else:
+            log.warning("a run of %s goes on; its model is not closed", self.ref, extra={"action": "run_abandoned"})
 
     def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Settings from the deployment's own configuration; those given to the coordinator go over them.
@@ -105,32 +117,45 @@ class Replica:
         """Tell the coordinator, however long that takes: before it knows, no gateway can."""
         while True:
             try:
-                self._settle(self._ours, await self._coordination.register(self._record, self.spec))
+                self._follow(await self._coordination.register(self._record, self.spec))
                 return
             except NStarXError as error:
                 log.warning("%s not registered: %s", self.ref, error, extra={"action": "register_failed"})
                 await asyncio.sleep(BEAT_S)
 
-    async def _beat(self) -> None:
+    async def _pulse(self) -> None:
+        """Show that the event loop lives, also while the coordinator doesn't answer."""
         while True:
             await asyncio.sleep(BEAT_S)
             self.beat_at = time.monotonic()
-            with contextlib.suppress(NStarXError):
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
                 beat = await self._coordination.beat(self.id)
-                if not beat.known:
+                if beat.known:
+                    self._follow(beat.settings)
+                else:
                     await self._register()
-                elif beat.settings != self._live:
-                    self._settle(self._ours, beat.settings)
+            except NStarXError:
+                continue
+            except Exception:
+                log.exception("a beat failed", extra={"action": "beat_failed"})
+
+    def _follow(self, live: dict[str, Any]) -> None:
+        """Take what the coordinator says; what the model refuses is logged, and not tried again."""
+        if not differ(live, self._seen):
+            return
+        self._seen = live
+        try:
+            self._settle(self._ours, live)
+        except NStarXError as error:
+            log.warning("settings of %s refused: %s", self.ref, error, extra={"action": "settings_refused"})
 
     def _settle(self, ours: dict[str, Any], live: dict[str, Any]) -> None:
-        """Apply settings when they differ; what the model refuses is logged, and not tried again."""
-        if (ours, live) == (self._ours, self._live):
-            return
-        changed_by_deployment = ours != self._ours
-        self._ours, self._live = ours, live
-        try:
-            apply_settings(self.spec, self.batcher, self.runtime, live or {**self.spec.settings, **ours})
-        except NStarXError as error:
-            if changed_by_deployment:
-                raise
-            log.warning("settings of %s refused: %s", self.ref, error, extra={"action": "settings_refused"})
+        """Apply settings when they differ. Raises InvalidConfiguration, and changes nothing then."""
+        wanted = live or {**self.spec.settings, **ours}
+        if differ(wanted, self._applied):
+            apply_settings(self.spec, self.batcher, self.runtime, wanted, self._applied)
+        self._ours, self._live, self._applied = ours, live, wanted

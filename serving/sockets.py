@@ -1,10 +1,15 @@
 """Where replicas put their Unix sockets: a folder that only this user can enter."""
 
+import errno
 import os
 import re
 import secrets
+import socket
+import stat
 import tempfile
 from pathlib import Path
+
+import psutil
 
 NAME = re.compile(r"lane-(\d+)-[0-9a-f]+\.sock\Z")
 
@@ -13,15 +18,23 @@ def socket_path() -> str:
     """A new path for a Unix socket. Removes what processes that are gone have left there."""
     folder = Path(tempfile.gettempdir()) / f"nstarx-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} must belong to this user alone; remove it, or set TMPDIR to another place")
     for path in folder.iterdir():
         match = NAME.match(path.name)
-        if match and not Path(f"/proc/{match[1]}").exists():
-            path.unlink(missing_ok=True)
+        if match and not psutil.pid_exists(int(match[1])) and not _is_listening(path):
+            remove(str(path))
     return str(folder / f"lane-{os.getpid()}-{secrets.token_hex(4)}.sock")
 
 
 def remove(path: str) -> None:
     """Remove a socket's path, if it is still there."""
     Path(path).unlink(missing_ok=True)
+
+
+def _is_listening(path: Path) -> bool:
+    """Whether somebody answers; a process in another container has a number that means nothing here."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT)
