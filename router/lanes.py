@@ -19,6 +19,7 @@ from cluster.frames import (
     pack,
     proof,
 )
+from cluster.keepalive import keep_alive
 from cluster.records import ReplicaRecord
 from nstarx.errors import LaneError
 
@@ -141,6 +142,7 @@ class Lane(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        keep_alive(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         transport.write(PREFACE)
 

@@ -35,7 +35,7 @@ class Version:
 
     async def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Ray Serve's `user_config`: live settings, taken without a restart."""
-        await asyncio.wrap_future(self._thread.submit(self._reconfigure(settings)))
+        await asyncio.wrap_future(self._thread.submit(self._replica.reconfigure(settings)))
 
     async def check_health(self) -> None:
         why = self._replica.unhealthy(time.monotonic())
@@ -45,9 +45,6 @@ class Version:
     async def __del__(self) -> None:
         await asyncio.wrap_future(self._thread.submit(self._replica.stop()))
         self._thread.stop()
-
-    async def _reconfigure(self, settings: Mapping[str, Any]) -> None:
-        self._replica.reconfigure(settings)
 
 
 def build(args: Mapping[str, Any]) -> Application:

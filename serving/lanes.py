@@ -22,6 +22,7 @@ from cluster.frames import (
     pack,
     proof,
 )
+from cluster.keepalive import keep_alive
 from nstarx.errors import LaneError
 from serving.batcher import Batcher
 from serving.call import Call
@@ -53,6 +54,7 @@ class Lane(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        keep_alive(transport)
         self._server.lanes.add(self)
         self._deadline = asyncio.get_running_loop().call_later(self._server.handshake_s, self._late)
         transport.write(PREFACE + pack(Kind.CHALLENGE, payload=self._challenge))

@@ -50,11 +50,14 @@ class Replica:
         """Settings given to the coordinator."""
         self._seen: dict[str, Any] = {}
         """What the coordinator last said, refused or not."""
+        self._refused = ""
+        """Why the model would not take what the coordinator last said."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Load, warm up, listen, register. Raises ModelLoadFailed or InvalidConfiguration."""
         self.spec, self.runtime = await load_runtime(self._repository, self.ref)
+        self._announced = self.spec
         self._applied = self.spec.settings
         self.batcher = Batcher(self.spec, self.runtime, asyncio.get_running_loop())
         key = secrets.token_bytes(32)
@@ -85,12 +88,16 @@ class Replica:
         else:
             log.warning("a run of %s goes on; its model is not closed", self.ref, extra={"action": "run_abandoned"})
 
-    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+    async def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Settings from the deployment's own configuration; those given to the coordinator go over them.
 
         Raises InvalidConfiguration.
         """
         self._settle(dict(settings), self._live)
+        announced = self.spec.model_copy(update={"settings": {**self.spec.settings, **self._ours}})
+        if announced != self._announced:
+            self._announced = announced
+            await self._register()
 
     def unhealthy(self, now: float) -> str | None:
         """Why this replica should be replaced, if it should. May be asked from any thread; `now` is time.monotonic."""
@@ -103,12 +110,14 @@ class Replica:
         return None
 
     def report(self) -> dict[str, Any]:
-        """Counters of this replica and its process."""
+        """Counters of this replica and its process, and what became of live settings."""
         with self._process.oneshot():
             times, memory = self._process.cpu_times(), self._process.memory_info()
         return {
             **self.batcher.counters.as_dict(),
             "backlog": self.batcher.backlog,
+            "settings": self._seen,
+            "settings_refused": self._refused,
             "cpu_s": times.user + times.system,
             "rss_bytes": memory.rss,
         }
@@ -117,7 +126,7 @@ class Replica:
         """Tell the coordinator, however long that takes: before it knows, no gateway can."""
         while True:
             try:
-                self._follow(await self._coordination.register(self._record, self.spec))
+                self._follow(await self._coordination.register(self._record, self._announced))
                 return
             except NStarXError as error:
                 log.warning("%s not registered: %s", self.ref, error, extra={"action": "register_failed"})
@@ -148,9 +157,11 @@ class Replica:
         if not differ(live, self._seen):
             return
         self._seen = live
+        self._refused = ""
         try:
             self._settle(self._ours, live)
         except NStarXError as error:
+            self._refused = error.sentence
             log.warning("settings of %s refused: %s", self.ref, error, extra={"action": "settings_refused"})
 
     def _settle(self, ours: dict[str, Any], live: dict[str, Any]) -> None:

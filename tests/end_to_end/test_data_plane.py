@@ -139,8 +139,8 @@ def test_hung_replica_is_replaced(served: Served) -> None:
             number = triton.InferInput("x", [1], "FP32")
             number.set_data_from_numpy(np.ones(1, np.float32))
             until(lambda: fails(client, number))
-            admin.apply_settings("flaky@1.0.0", {"hang": False})
             until(lambda: replica_pids("flaky-1.0.0") not in ([hung], []), 150)
+            admin.apply_settings("flaky@1.0.0", {"hang": False})
             until(lambda: served.replicas() == VERSIONS)
             assert client.infer("flaky", [number]).as_numpy("y").tolist() == [2.0]
 

@@ -232,15 +232,18 @@ async def test_refused_setting_changes_nothing_and_is_told_once(
     assert "error_rate: 7 is not a number from 0 to 1" in refused[0].message
 
 
-async def test_settings_of_the_deployment_hold_until_somebody_changes_them_live(coordinator: Moody) -> None:
+async def test_live_settings_go_over_those_of_the_deployment(coordinator: Moody) -> None:
     async with alive(coordinator) as replica:
         lane = await lane_to(replica, coordinator)
-        replica.reconfigure({"error_rate": 1.0})
+        await replica.reconfigure({"error_rate": 1.0})
         assert await status(lane) == 500
         await coordinator.apply_settings(str(FLAKY), {"latency_ms": 0.1})
         await coordinator.beaten()
+        assert await status(lane) == 500
+        await coordinator.apply_settings(str(FLAKY), {"error_rate": 0.0})
+        await coordinator.beaten()
         assert await status(lane) == 200
-        replica.reconfigure({"error_rate": 1.0, "latency_ms": 0.0})
+        await replica.reconfigure({"error_rate": 1.0, "latency_ms": 0.0})
         assert await status(lane) == 200
         lane.drain()
 
@@ -250,8 +253,8 @@ async def test_settings_of_the_deployment_that_the_model_refuses_are_refused_eve
         lane = await lane_to(replica, coordinator)
         for _ in range(2):
             with pytest.raises(InvalidConfiguration, match="error_rate"):
-                replica.reconfigure({"error_rate": "often"})
-        replica.reconfigure({})
+                await replica.reconfigure({"error_rate": "often"})
+        await replica.reconfigure({})
         assert await status(lane) == 200
         lane.drain()
 
@@ -261,7 +264,7 @@ async def test_refused_live_setting_does_not_spoil_the_deployments_own(coordinat
         lane = await lane_to(replica, coordinator)
         await coordinator.apply_settings(str(FLAKY), {"error_rate": 7})
         await coordinator.beaten()
-        replica.reconfigure({"error_rate": 1.0})
+        await replica.reconfigure({"error_rate": 1.0})
         assert await status(lane) == 500
         lane.drain()
 
