@@ -86,14 +86,21 @@ class Batcher:
 
     # What lanes say
 
-    def add(self, calls: Batch) -> None:
-        """Calls that arrived together. Those beyond the queue's bound are turned away at once."""
+    def add(self, calls: Batch, alone: bool = False) -> None:
+        """Calls that arrived together. Those beyond the queue's bound are turned away at once.
+
+        `alone` says that no other lane can have brought more in the same turn of the event loop, so that a short run
+        need not wait for its end.
+        """
         room = max(self.spec.limits.max_queue_size - self.backlog, 0)
         if room < len(calls):
             self._reject(calls[room:])
             calls = calls[:room]
         self._queue.extend(calls)
-        self._schedule()
+        if alone and self.pace.on_loop and not (self._scheduled or self._running or self._patience):
+            self._next()
+        else:
+            self._schedule()
 
     def withdraw(self, lane: Caller, id: int) -> None:
         """Nobody waits for this call any more: it is not run, or its task is cancelled."""

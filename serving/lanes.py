@@ -82,7 +82,7 @@ class Lane(asyncio.Protocol):
             log.exception("lane broken", extra={"action": "lane_broken"})
             self.refuse("this replica failed to read the lane; its log says why")
         if calls:
-            self._server.batcher.add(calls)
+            self._server.batcher.add(calls, alone=len(self._server.lanes) == 1)
 
     def _late(self) -> None:
         if not self.ready:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from nstarx.spec.model import ModelSpec
-from nstarx.tensors import Tensors
+from nstarx.tensors import Tensor, Tensors
 from serving.codec.output import Output, OutputRows
 from serving.codec.request import InferRequest
 
@@ -45,9 +45,11 @@ class Encoder:
         several requests, run and encode each by itself.
         """
         count = sum([request.rows for request in requests])
-        results = {output.name: output.rows(outputs, count) for output in self._outputs}
+        arrays = [output.checked(outputs, count) for output in self._outputs]
         if count == len(requests) and all(map(_plain, requests)):
-            return self._plain_rows(results)
+            return self._plain_rows(arrays)
+        pairs = zip(self._outputs, arrays, strict=True)
+        results = {output.name: output.rows(array, count) for output, array in pairs}
         answers = []
         stop = 0
         for request in requests:
@@ -55,15 +57,15 @@ class Encoder:
             answers.append(self._answer(request, results, start, stop))
         return answers
 
-    def _plain_rows(self, results: Results) -> list[Answer]:
+    def _plain_rows(self, arrays: list[Tensor]) -> list[Answer]:
         """The common batch, requests of one row without options, put together from one template."""
-        template = self._template(*[rows.shape(1) for rows in results.values()])
-        texts = zip(*[rows.texts() for rows in results.values()], strict=True)
-        return [Answer(body, None) for body in map(template.__mod__, texts)]
+        template = self._template(*[array.shape[1:] for array in arrays])
+        texts = [output.row_texts(array) for output, array in zip(self._outputs, arrays, strict=True)]
+        return [Answer(body, None) for body in map(template.__mod__, zip(*texts, strict=True))]
 
     def _row_template(self, *shapes: tuple[int, ...]) -> bytes:
-        """The answer to one row without options, with %b in the place of each output's elements."""
-        openings = [output.opening(shape) for output, shape in zip(self._outputs, shapes, strict=True)]
+        """The answer to one row of such shapes without options, with %b in the place of each output's elements."""
+        openings = [output.opening((1, *shape)) for output, shape in zip(self._outputs, shapes, strict=True)]
         tensors = [opening.replace(b"%", b"%%") + b"%b]}" for opening in openings]
         return b'%b,"outputs":[%b]}' % (self._head, b",".join(tensors))
 

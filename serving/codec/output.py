@@ -28,7 +28,7 @@ class Output:
         self._rows = BytesRows if spec.datatype == "BYTES" else NumberRows
         self.opening = lru_cache(CACHED_SHAPES)(self._opening)
 
-    def rows(self, outputs: Tensors, count: int) -> "OutputRows":
+    def checked(self, outputs: Tensors, count: int) -> Tensor:
         """This output of one run over `count` stacked rows; 0 is a run that isn't divided. Raises ModelFailed."""
         array = outputs.get(self.name)
         if not isinstance(array, np.ndarray):
@@ -37,6 +37,14 @@ class Output:
             raise self.failure(f"has dtype {array.dtype}, but the signature says {self.datatype}")
         if count and array.shape[:1] != (count,):
             raise self.failure(f"has the shape {shape_text(array.shape)} after a run over {count} rows")
+        return array
+
+    def row_texts(self, array: Tensor) -> list[bytes]:
+        """Each row's elements as JSON, with commas between."""
+        return _number_texts(array) if self._rows is NumberRows else self._rows(self, array, len(array)).texts()
+
+    def rows(self, array: Tensor, count: int) -> "OutputRows":
+        """A checked array, to be cut into the parts of the requests whose rows it holds."""
         return self._rows(self, array, count)
 
     def failure(self, problem: str) -> ModelFailed:
@@ -134,14 +142,13 @@ def _number_texts(array: Tensor) -> list[bytes]:
         return [b""] * rows
     if array.dtype == _BFLOAT16:
         array = array.astype(np.float32)
+    if not array.flags.c_contiguous:  # orjson takes no others.
+        array = np.ascontiguousarray(array)
     if array.size == rows:
-        return _json(array.reshape(rows))[1:-1].split(b",")
-    return _json(array.reshape(rows, -1))[2:-2].split(b"],[")
-
-
-def _json(array: Tensor) -> bytes:
-    # orjson takes only contiguous arrays.
-    return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+        flat = array if array.ndim == 1 else array.reshape(rows)
+        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    table = array if array.ndim == 2 else array.reshape(rows, -1)
+    return orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
 
 
 def _text(element: Any) -> str:
