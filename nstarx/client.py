@@ -1,6 +1,7 @@
 """Clients of a running cluster over HTTP: inference, and administration."""
 
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -23,7 +24,10 @@ class Client:
 
     def __init__(self, url: str, timeout_s: float = 30.0) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        try:
+            self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        except httpx.InvalidURL as error:
+            raise InvalidRequest(f"'{url}' is not a URL: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +48,13 @@ class Client:
         return response
 
 
+def _document(response: httpx.Response) -> dict[str, Any]:
+    try:
+        return dict(response.json())
+    except (ValueError, TypeError):
+        raise RemoteError(502, f"{response.url} did not answer JSON; is this a gateway of NStarX?") from None
+
+
 def _sentence(response: httpx.Response) -> str:
     try:
         return str(response.json()["error"])
@@ -59,12 +70,12 @@ class Inference(Client):
 
     def metadata(self, model: str, version: str | None = None) -> dict[str, Any]:
         """Name, versions, inputs and outputs of a model."""
-        return dict(self.ask("GET", _path(model, version)).json())
+        return _document(self.ask("GET", _path(model, version)))
 
     def infer(self, model: str, request: dict[str, Any], version: str | None = None) -> tuple[dict[str, Any], str]:
         """A V2 inference request's answer, and the version that gave it."""
         response = self.ask("POST", f"{_path(model, version)}/infer", json=request)
-        return response.json(), response.headers.get("x-nstarx-version", "")
+        return _document(response), response.headers.get("x-nstarx-version", "")
 
 
 class Admin(Client):
@@ -74,12 +85,12 @@ class Admin(Client):
         super().__init__(url, timeout_s)
 
     def status(self) -> dict[str, Any]:
-        return dict(self.ask("GET", "/status").json())
+        return _document(self.ask("GET", "/status"))
 
     def routes(self) -> tuple[dict[str, Any], str]:
         """The routes document and its ETag."""
         response = self.ask("GET", "/routes")
-        return response.json(), response.headers["etag"]
+        return _document(response), response.headers.get("etag", "")
 
     def apply_routes(
         self, document: dict[str, Any], if_match: str | None = None, dry_run: bool = False
@@ -87,12 +98,13 @@ class Admin(Client):
         """Replace all routes; what became of it."""
         headers = {"if-match": if_match} if if_match else {}
         params = {"dry_run": "true"} if dry_run else {}
-        return dict(self.ask("PUT", "/routes", json=document, headers=headers, params=params).json())
+        return _document(self.ask("PUT", "/routes", json=document, headers=headers, params=params))
 
     def apply_settings(self, ref: str, settings: dict[str, Any]) -> dict[str, Any]:
         """Change live settings of a version by a merge patch."""
-        return dict(self.ask("PATCH", f"/versions/{ref}/settings", json=settings).json())
+        return _document(self.ask("PATCH", f"/versions/{quote(ref, safe='')}/settings", json=settings))
 
 
 def _path(model: str, version: str | None) -> str:
-    return f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
+    middle = f"/versions/{quote(version, safe='')}" if version else ""
+    return f"/v2/models/{quote(model, safe='')}{middle}"

@@ -53,7 +53,7 @@ def _key(entry: dict[str, Any]) -> tuple[str, ...]:
 
 def _delta(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[int, int, list[int]]:
     """(requests, errors, latency histogram) since the old entry."""
-    if old is None or sum(old["codes"].values()) > sum(new["codes"].values()):
+    if old is None or any(new["codes"].get(code, 0) < count for code, count in old["codes"].items()):
         old = {"codes": {}, "latency": [0] * len(new["latency"])}
     latency = [a - b for a, b in zip(new["latency"], old["latency"], strict=True)]
     requests = sum(new["codes"].values()) - sum(old["codes"].values())

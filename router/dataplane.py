@@ -58,11 +58,10 @@ class DataPlane:
         target = self._gateway.targets.get(inference_path(name, version))
         if target is not None:
             return target
-        refs = [VersionRef.parse(ref) for ref in self._gateway.table.snapshot.models]
-        versions = [ref.version for ref in refs if ref.model == name]
-        if version is not None and versions:
-            raise VersionNotFound(name, version, versions)
-        raise ModelNotFound(name, {ref.model for ref in refs})
+        known = {target.route.model for target in self._gateway.targets.values()}
+        if version is None or name not in known:
+            raise ModelNotFound(name, known)
+        raise VersionNotFound(name, version, self._versions(name, None))
 
     def why_not(self, name: str, version: str | None) -> NStarXError:
         """Why an inference request for a model was not taken by the hot path."""

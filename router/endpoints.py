@@ -75,7 +75,7 @@ class V2:
         raise self._plane.why_not(*_address(request))
 
     async def index(self, request: Request) -> Response:
-        ready = (await read_object(request)).get("ready", False)
+        ready = (await read_object(request, b"{}")).get("ready", False)
         if not isinstance(ready, bool):
             raise InvalidRequest("ready: must be true or false")
         return JSON(self._plane.index(ready))
@@ -95,7 +95,7 @@ class V2:
                 "clients may not load and unload models here: ask the administration port, "
                 "or start the gateway with model_control: explicit"
             )
-        parameters = (await read_object(request)).get("parameters", {})
+        parameters = (await read_object(request, b"{}")).get("parameters", {})
         if not isinstance(parameters, dict):
             raise InvalidRequest("parameters: must be an object")
         return parameters

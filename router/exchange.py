@@ -40,14 +40,13 @@ class Exchange:
     """
 
     __slots__ = (
-        "arm", "attempts", "body", "complete", "connection", "deadline", "disconnected", "flags", "has_turn", "id",
-        "json", "keep_alive", "lane", "pieces", "refusal", "response_complete", "size", "started", "streaming",
+        "arm", "attempts", "body", "complete", "connection", "deadline", "disconnected", "flags", "gathered",
+        "has_turn", "id", "json", "keep_alive", "lane", "refusal", "response_complete", "size", "started", "streaming",
         "target", "timeout_s", "wait_ms",
     )  # fmt: skip
     message_event = _NobodyListens()
 
     arm: Arm
-    body: bytes
     id: int
     started: int
     deadline: int
@@ -58,7 +57,9 @@ class Exchange:
         self.target = target
         self.keep_alive = keep_alive
         self.json, self.flags, self.timeout_s, self.refusal = head
-        self.pieces: list[bytes] = []
+        self.body = b""
+        self.gathered: bytearray | None = None
+        """The body so far, when it comes in several pieces."""
         self.size = 0
         self.complete = False
         self.has_turn = False
@@ -68,6 +69,23 @@ class Exchange:
         self.lane: Lane | None = None
         self.attempts = 0
 
+    # The body
+
+    def add(self, piece: bytes) -> None:
+        """A piece of the body has come."""
+        self.size += len(piece)
+        if not self.body:
+            self.body = piece
+            return
+        if self.gathered is None:
+            self.gathered = bytearray(self.body)
+        self.gathered += piece
+
+    def forget_body(self) -> None:
+        """Nobody will ask for it any more."""
+        self.body = b""
+        self.gathered = None
+
     # Towards the replica
 
     def start(self) -> None:
@@ -76,8 +94,10 @@ class Exchange:
         if self.refusal is not None or target is None:
             self._refuse(self.refusal or Unavailable("there is no target"))
             return
+        if self.gathered is not None:
+            self.body, self.gathered = bytes(self.gathered), None
         self.started = started = clock()
-        if self.timeout_s is None:
+        if self.timeout_s is None or self.timeout_s > target.route.timeout_s:
             self.timeout_s = target.route.timeout_s
         self.deadline = started + int(self.timeout_s * 1e9)
         self.wait_ms = int(self.timeout_s * 1000)
@@ -91,15 +111,17 @@ class Exchange:
         self.id = lane.send(self)
 
     def _look_elsewhere(self) -> None:
-        """No replica takes it: another version of the split does, or an error says why."""
+        """Not where it was, if it was anywhere: another replica takes it, or another version of the split where this
+        one has none left, or an error says why."""
         arm = self.arm
         if not arm.backend.lanes and self.target and (other := self.target.live_arm()):
             arm.tally.started -= 1
             other.tally.started += 1
             self.arm = arm = other
-        lane = arm.backend.pick()
-        if lane is not None:
-            self.lane = lane
+        lanes = [lane for lane in arm.backend.lanes if lane is not self.lane and not lane.full]
+        if lanes:
+            arm.tally.retries += self.attempts > 0
+            self.lane = lane = min(lanes, key=lambda lane: len(lane.waiting))
             self.id = lane.send(self)
         elif arm.backend.lanes:
             self._fail(Overloaded(arm.backend.ref))
@@ -107,16 +129,16 @@ class Exchange:
             self._fail(Unavailable(f"no replica of {arm.backend.ref} is ready; retry after a second"))
 
     def _retry(self) -> bool:
-        """Send it once more, if it may be and there is time. True when it was sent, or has been answered."""
+        """Send it once more, if it may be. True when it was sent, or has been answered."""
         target = self.target
         if self.streaming or target is None or self.attempts >= target.route.num_retries:
             return False
         self.attempts += 1
         self.wait_ms = (self.deadline - clock()) // 1_000_000
-        if self.wait_ms <= 0:
-            return False
-        self.arm.tally.retries += 1
-        self._look_elsewhere()
+        if self.wait_ms > 0:
+            self._look_elsewhere()
+        else:
+            self._fail(DeadlineExceeded(self.timeout_s or 0.0))
         return True
 
     # From the replica (Waiter)
@@ -126,9 +148,10 @@ class Exchange:
         if self.disconnected:
             return
         if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive:
-            self.connection.transport.write(b"%b%d\r\n\r\n%b" % (self.arm.head, len(body), body))
+            connection = self.connection
+            connection.transport.write(b"%b%d\r\n%b\r\n%b" % (self.arm.head, len(body), connection.gateway.date, body))
             self.response_complete = True
-            self.connection.on_response_complete()
+            connection.on_response_complete()
         else:
             self._write(status, self._headers(flags, json), body)
 
@@ -136,13 +159,10 @@ class Exchange:
         if self.disconnected:
             return
         transport = self.connection.transport
+        if transport.is_closing():
+            return
         if not self.streaming:
-            self.streaming = True
-            self.keep_alive = False
-            transport.write(
-                b"HTTP/1.1 200 OK\r\nx-nstarx-version: %b\r\ncontent-type: text/event-stream\r\n"
-                b"cache-control: no-cache\r\nconnection: close\r\n\r\n" % self.arm.backend.ref.encode()
-            )
+            self._begin_stream()
         transport.write(b"data: %b\n\n" % body)
         if transport.get_write_buffer_size() > STREAM_BUFFER:
             transport.abort()
@@ -150,6 +170,8 @@ class Exchange:
     def on_end(self) -> None:
         self._count(200)
         if not self.disconnected:
+            if not self.streaming:
+                self._begin_stream()
             self._close()
 
     def on_expired(self) -> None:
@@ -160,23 +182,14 @@ class Exchange:
             self._fail(Overloaded(self.arm.backend.ref))
 
     def on_lane_lost(self) -> None:
-        if self.disconnected:
-            self._count(CLIENT_CLOSED_REQUEST)
-        elif self.streaming:
-            self._count(502)
-            self.connection.transport.abort()
-        elif not (self.target is not None and self.target.route.idempotent and self._retry()):
+        if self.streaming or not (self.target is not None and self.target.route.idempotent and self._retry()):
             self._fail(Unavailable(f"the replica of {self.arm.backend.ref} with this request died; repeat the request"))
 
     def expire(self) -> None:
         """The deadline has passed."""
         if self.lane is not None:
             self.lane.cancel(self.id)
-        if self.streaming:
-            self._count(504)
-            self.connection.transport.abort()
-        else:
-            self._fail(DeadlineExceeded(self.timeout_s or 0.0))
+        self._fail(DeadlineExceeded(self.timeout_s or 0.0))
 
     # Towards the client
 
@@ -198,8 +211,23 @@ class Exchange:
 
     def _fail(self, error: NStarXError) -> None:
         self._count(error.status)
-        if not self.disconnected:
+        if self.disconnected:
+            return
+        if self.streaming:
+            self.on_chunk(orjson.dumps({"error": error.sentence}))
+            self._close()
+        else:
             self._finish_with_error(error)
+
+    def _begin_stream(self) -> None:
+        """The head of server-sent events; the end of the connection ends them."""
+        self.streaming = True
+        self.keep_alive = False
+        self.connection.transport.write(
+            b"HTTP/1.1 200 OK\r\nx-nstarx-version: %b\r\ncontent-type: text/event-stream\r\n"
+            b"cache-control: no-cache\r\nconnection: close\r\n%b\r\n"
+            % (self.arm.backend.ref.encode(), self.connection.gateway.date)
+        )
 
     def _refuse(self, error: NStarXError) -> None:
         refused = self.connection.gateway.refused
@@ -225,8 +253,11 @@ class Exchange:
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
         if not self.keep_alive:
             headers += b"connection: close\r\n"
-        head = b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n\r\n" % (status, PHRASES[status], headers, len(body))
-        self.connection.transport.write(head + body)
+        date = self.connection.gateway.date
+        self.connection.transport.write(
+            b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n\r\n%b"
+            % (status, PHRASES[status], date, headers, len(body), body)
+        )
         if self.keep_alive:
             self.response_complete = True
             self.connection.on_response_complete()
@@ -240,7 +271,7 @@ class Exchange:
         connection.server_state.total_requests += 1
         if connection.lingers:
             connection.since = 0.0
-            if connection.transport.can_write_eof():
+            if connection.transport.can_write_eof() and not connection.transport.is_closing():
                 connection.transport.write_eof()
         else:
             connection.transport.close()

@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from email.utils import formatdate
 from typing import Any
 
 import orjson
@@ -57,8 +58,12 @@ class Gateway:
         self.started = time.time()
         self.beat_at = time.monotonic()
         """When the event loop last showed that it lives."""
+        self.date = _date_line()
+        """A line of every answer's head, renewed once a second (RFC 9110, 6.6.1)."""
         self._seed = RoutesSeed.of(routes) if routes.routes else None
         self._keepers: dict[str, Keeper] = {}
+        self._leaving: list[Keeper] = []
+        """Of replicas that have left, and have yet to answer what they were sent."""
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
@@ -74,8 +79,10 @@ class Gateway:
                 self._keepers[id] = Keeper(record, limit, backend, self.node, self._report_loss)
         self.table = self.compiler.compile(snapshot)
         self.targets = self.table.targets
-        for id in self._keepers.keys() - replicas.keys():
-            self._keepers.pop(id).release()
+        gone = [self._keepers.pop(id) for id in self._keepers.keys() - replicas.keys()]
+        for keeper in gone:
+            keeper.release()
+        self._leaving = [keeper for keeper in (*self._leaving, *gone) if keeper.lane and keeper.lane.waiting]
         log.info("snapshot %d", snapshot.number, extra={"action": "snapshot_applied"})
 
     async def _follow(self) -> None:
@@ -90,7 +97,9 @@ class Gateway:
                         self.apply(snapshot)
             except NStarXError as error:
                 log.warning("%s", error, extra={"action": "coordinator_lost"})
-                await asyncio.sleep(REJOIN_S)
+            except Exception:
+                log.exception("a snapshot could not be taken", extra={"action": "snapshot_failed"})
+            await asyncio.sleep(REJOIN_S)
 
     async def _report_loss(self, replica: str) -> None:
         with contextlib.suppress(NStarXError):
@@ -147,10 +156,10 @@ class Gateway:
         self._spawn(self._administrate(admin))
 
     async def _prepared(self) -> None:
-        """Until the first snapshot's lanes are open; a replica that can't be reached doesn't hold the others up for long."""
+        """Until the first snapshot's lanes are open; what can't be reached doesn't hold the rest up for long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARE_S):
-                while not self.joined or any(keeper.lane is None for keeper in self._keepers.values()):
+                while not self.joined or not all(keeper.lane for keeper in self._keepers.values()):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
@@ -159,11 +168,11 @@ class Gateway:
         for server, _ in self._servers:
             for listener in server.servers:
                 listener.close()
-        server = self._servers[0][0]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.spec.drain_s):
-                while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
-                    await asyncio.sleep(0.02)
+                for server, _ in self._servers[:1]:
+                    while server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
+                        await asyncio.sleep(0.02)
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
@@ -176,11 +185,12 @@ class Gateway:
 
     def all_lanes(self) -> list[Lane]:
         """Every lane, draining ones included."""
-        return [keeper.lane for keeper in self._keepers.values() if keeper.lane]
+        return [keeper.lane for keeper in (*self._keepers.values(), *self._leaving) if keeper.lane]
 
     def _sweep(self, server: uvicorn.Server) -> None:
         """Once a second: end connections that take too long, and show that the loop lives."""
         self.beat_at = now = time.monotonic()
+        self.date = _date_line()
         for connection in list(server.server_state.connections):
             if isinstance(connection, InferenceProtocol):
                 connection.sweep(now)
@@ -218,6 +228,10 @@ class Gateway:
         while True:
             await asyncio.sleep(1.0)
             await self._report()
+
+
+def _date_line() -> bytes:
+    return b"date: %b\r\n" % formatdate(usegmt=True).encode()
 
 
 async def _repeat(seconds: float, action: Callable[[], None]) -> None:

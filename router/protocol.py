@@ -8,6 +8,7 @@ connection and in the order in which it came.
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nstarx.errors import (
@@ -20,13 +21,16 @@ from nstarx.errors import (
 )
 from router.exchange import Exchange
 from router.head import Head, read_head
-from router.table import Target
+from router.table import SAFE, Target
 
 if TYPE_CHECKING:
     from router.gateway import Gateway
 
 LINGER_S = 2.0
-"""How long a refused client may go on sending before the connection is cut; cutting at once would lose the answer."""
+"""How long a refused client may go on sending before the connection is cut (cutting at once would lose the answer), and
+how long an idle connection stays while the gateway drains."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 IDLE, HEAD, BODY, REFUSED = range(4)
 """What a connection receives: nothing, a head, a body, or what it no longer reads."""
@@ -42,8 +46,10 @@ class InferenceProtocol(HttpToolsProtocol):
         self.receiving = IDLE
         self.since = 0.0
         """When the sweep first saw the connection in its present state; 0 when it has not yet."""
-        self.arrived = 0
-        """Bytes of the head, at the most: what came in the reads that it was part of."""
+        self.read = 0
+        """Bytes of the latest read."""
+        self.pending = 0
+        """Bytes of reads since a head began or body came: of one head or trailer, less its beginning."""
         self.cycle: Any = None
         self.exchange: Exchange | None = None
         """The inference request being received."""
@@ -55,10 +61,34 @@ class InferenceProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.receiving == REFUSED:
             return
-        self.arrived = len(data) + (self.arrived if self.receiving == HEAD else 0)
-        super().data_received(data)
-        if self.receiving == HEAD and self.arrived > self.limits.max_head_bytes:
+        self.read = size = len(data)
+        self.pending += size
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(memoryview(data)[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        if self.pending > self.limits.max_head_bytes and self.receiving != REFUSED:
             self.refuse(HeadersTooLarge(self.limits.max_head_bytes))
+
+    def _decline(self, rest: memoryview) -> None:
+        """Stay with HTTP/1.1 where another protocol is offered (RFC 9110, 7.8): read the head again, less the offer.
+
+        The parser has left out the body of such a request: `rest` begins with it.
+        """
+        while self.parser.get_method() != b"CONNECT":
+            lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+            start = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+            try:
+                self.parser.feed_data(b"\r\n".join([start, *lines, b"", b""]))
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+            except httptools.HttpParserError:
+                break
+        self.send_400_response("")
 
     def on_message_begin(self) -> None:
         if self.receiving == REFUSED:
@@ -69,6 +99,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self.exchange = None
         self.receiving = HEAD
         self.since = 0.0
+        self.pending = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
@@ -76,9 +107,7 @@ class InferenceProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.receiving == REFUSED:
             return
-        self.receiving = BODY
-        self.since = 0.0
-        if self.arrived > self.limits.max_head_bytes < sum(len(n) + len(v) for n, v in self.headers) + len(self.url):
+        if (self.pending or self.read > self.limits.max_head_bytes) and self._head_is_too_large():
             self.refuse(HeadersTooLarge(self.limits.max_head_bytes))
             return
         target = self.gateway.targets.get(self.url) or self._plain_target()
@@ -86,31 +115,34 @@ class InferenceProtocol(HttpToolsProtocol):
             self._fall_through()
             return
         headers = dict(self.headers)
-        keep_alive = self.parser.should_keep_alive() and not self.gateway.draining
-        exchange = self.exchange = Exchange(self, target, read_head(headers), keep_alive)
+        if b"upgrade" in headers and self.parser.should_upgrade():
+            return
+        self.receiving = BODY
+        self.since = 0.0
+        exchange = self.exchange = Exchange(self, target, read_head(headers), self._stays_open(headers))
         self._take_turn(exchange)
         length = int(headers.get(b"content-length", b"0"))
         if length > self.limits.max_body_bytes:
             self._end_with(exchange, PayloadTooLarge(self.limits.max_body_bytes))
-        elif b"expect" in headers and exchange.refusal is None:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         elif not length and b"transfer-encoding" not in headers and b"content-length" not in headers:
             exchange.refusal = LengthRequired()
+        elif b"expect" in headers:
+            self._expect(exchange)
 
     def on_body(self, body: bytes) -> None:
         if self.receiving == REFUSED:
             return
+        self.pending = 0
         exchange = self.exchange
         if exchange is None:
             super().on_body(body)
             return
-        exchange.pieces.append(body)
-        exchange.size += len(body)
+        exchange.add(body)
         if exchange.size > self.limits.max_body_bytes:
             self._end_with(exchange, PayloadTooLarge(self.limits.max_body_bytes))
 
     def on_message_complete(self) -> None:
-        if self.receiving == REFUSED:
+        if self.receiving != BODY:
             return
         self.receiving = IDLE
         self.since = 0.0
@@ -118,27 +150,52 @@ class InferenceProtocol(HttpToolsProtocol):
         if exchange is None:
             super().on_message_complete()
             return
-        pieces = exchange.pieces
-        exchange.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         exchange.complete = True
         if exchange.has_turn:
             exchange.start()
 
+    def _head_is_too_large(self) -> bool:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return bool(size > self.limits.max_head_bytes)
+
     def _plain_target(self) -> Target | None:
-        """The target of a path that is written otherwise: with a query, or percent-encoded."""
-        if b"?" not in self.url and b"%" not in self.url:
-            return None
-        path = unquote_to_bytes(self.url.partition(b"?")[0])
-        return self.gateway.targets.get(quote(path).encode())
+        """The target of a path that is written otherwise: with a query, percent-encoded, or as a whole URL."""
+        url = self.url
+        if url.startswith(b"/"):
+            if b"?" not in url and b"%" not in url:
+                return None
+            path = url.partition(b"?")[0]
+        else:
+            path = httptools.parse_url(url).path or b""
+        return self.gateway.targets.get(quote(unquote_to_bytes(path), SAFE).encode())
+
+    def _stays_open(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the connection outlives this request. HTTP/1.0 clients would have to be told, so theirs doesn't."""
+        if self.gateway.draining or not self.parser.should_keep_alive():
+            return False
+        return b"connection" not in headers or self.parser.get_http_version() != "1.0"
+
+    def _expect(self, exchange: "Exchange") -> None:
+        """The client waits until it is told to send its body, or not to."""
+        if exchange.refusal is not None:
+            self._end_with(exchange, exchange.refusal)
+        elif exchange.has_turn:
+            self.transport.write(CONTINUE)
+        else:
+            self.expect_100_continue = True
 
     def _fall_through(self) -> None:
         """Let uvicorn hand the request to the ASGI application, as if it had parsed the head itself."""
+        if self.parser.should_upgrade():
+            return
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
         self.expect_100_continue = (b"expect", b"100-continue") in ((n, v.lower()) for n, v in headers)
         super().on_headers_complete()
+        self.receiving = BODY
+        self.since = 0.0
         if self.gateway.draining:
             self.cycle.keep_alive = False
 
@@ -160,6 +217,8 @@ class InferenceProtocol(HttpToolsProtocol):
             cycle.has_turn = True
             if cycle.complete:
                 cycle.start()
+            elif self.expect_100_continue:
+                self.transport.write(CONTINUE)
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -175,9 +234,11 @@ class InferenceProtocol(HttpToolsProtocol):
         if self.flow.write_paused:
             self.flow.pause_reading()
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        following = self.pipeline.pop() if self.pipeline else None
+        if not self.pipeline:
+            self.flow.resume_reading()
+        if following:
+            self._start_asgi_task(*following)
 
     def resume_writing(self) -> None:
         """The client reads again: go on with what it sent meanwhile."""
@@ -206,21 +267,27 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def refuse(self, error: NStarXError) -> None:
         """Answer with an error in its turn, read no more, and close."""
-        exchange = self.exchange
+        exchange = self.exchange if self.receiving == BODY else None
         if exchange is None:
-            self._drop_unfinished_cycle()
+            if self.receiving == BODY and not self._withdraw_cycle():
+                self.receiving = REFUSED
+                self.transport.close()
+                return
             exchange = Exchange(self, None, Head(), False)
             self._take_turn(exchange)
         self._end_with(exchange, error)
 
-    def _drop_unfinished_cycle(self) -> None:
-        """The ASGI application won't get the rest of its request, nor answer it."""
+    def _withdraw_cycle(self) -> bool:
+        """The ASGI application won't get the rest of its request, nor answer it. False when it has begun to answer."""
         cycle = self.cycle
-        if self.receiving == BODY and type(cycle) is not Exchange and not cycle.response_complete:
-            if cycle.response_started or cycle is not self.active:
-                self.transport.close()
-            cycle.disconnected = cycle.response_complete = True
-            cycle.message_event.set()
+        if cycle.response_started:
+            return False
+        cycle.disconnected = cycle.response_complete = True
+        cycle.message_event.set()
+        if cycle is not self.active:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self.active
+        return True
 
     def _end_with(self, exchange: "Exchange", error: NStarXError) -> None:
         self.receiving = REFUSED
@@ -228,7 +295,7 @@ class InferenceProtocol(HttpToolsProtocol):
         exchange.refusal = error
         exchange.keep_alive = False
         exchange.complete = True
-        exchange.pieces.clear()
+        exchange.forget_body()
         if exchange.has_turn:
             exchange.start()
 
@@ -236,26 +303,38 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """Once a second: end what takes too long. Costs requests nothing."""
-        if not self.since:
+        if not self.since or (self.flow.read_paused and not self.answered()):
+            # What is not read because an earlier request is at work can't be late.
             self.since = now
+            self._forget_answered()
             return
         waited = now - self.since
-        if self.receiving == REFUSED:
-            if waited > LINGER_S:
-                self.transport.close()
-        elif self.receiving == HEAD:
+        if self.receiving == HEAD:
             self._time_out(waited, self.limits.head_timeout_s)
         elif self.receiving == BODY:
             self._time_out(waited, self.limits.body_timeout_s)
-        elif (self.cycle is None or self.cycle.response_complete) and waited > self.limits.keep_alive_s:
-            self.transport.close()
+        elif self.answered():
+            soon = self.receiving == REFUSED or self.gateway.draining
+            if waited > (LINGER_S if soon else self.limits.keep_alive_s):
+                # Closing would wait for a client that does not read its answer.
+                self.transport.abort()
 
     def _time_out(self, waited: float, limit: float) -> None:
         if waited > limit:
             self.refuse(RequestTimeout(limit))
 
+    def _forget_answered(self) -> None:
+        """A quiet connection doesn't keep the body of its last request."""
+        if type(self.active) is Exchange and self.active.response_complete:
+            self.active.forget_body()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.pipeline.clear()
-        if type(self.active) is Exchange:
-            self.active.abandon()
+        active = self.active
+        if type(active) is Exchange:
+            active.abandon()
+        elif active is not None:
+            active.disconnected = True
+            active.message_event.set()
+        self.cycle = self.active = self.exchange = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from nstarx.errors import InvalidRequest, MethodNotAllowed, NotFound, NStarXError, PayloadTooLarge
@@ -54,19 +54,28 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     return error_response(NStarXError("the gateway failed at this request; its log says why"))
 
 
-HANDLERS: Mapping[Any, Any] = {NStarXError: _ours, HTTPException: _starlettes, Exception: _unforeseen}
+async def _nobody_listens(request: Request, error: Exception) -> Response:
+    return Response()
+
+
+HANDLERS: Mapping[Any, Any] = {
+    NStarXError: _ours,
+    HTTPException: _starlettes,
+    ClientDisconnect: _nobody_listens,
+    Exception: _unforeseen,
+}
 """For `Starlette(exception_handlers=…)`."""
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """A request's body as a JSON object, {} when empty. Raises InvalidRequest, PayloadTooLarge."""
+async def read_object(request: Request, default: bytes | None = None) -> dict[str, Any]:
+    """A request's body as a JSON object, `default` for an empty one. Raises InvalidRequest, PayloadTooLarge."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > BODY_LIMIT:
             raise PayloadTooLarge(BODY_LIMIT)
     try:
-        document = orjson.loads(body) if body else {}
+        document = orjson.loads(body or default or b"")
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     if not isinstance(document, dict):

@@ -15,7 +15,7 @@ def turns(arms: Sequence[tuple[T, float]]) -> Iterator[T]:
     Exact integer arithmetic, so that however long it runs, each arm's count stays within one of its share for two arms
     and within `len(arms) - 1` for more. Arms of weight 0 never have a turn. (Smooth weighted round-robin, as in nginx.)
     """
-    weights = [(arm, Fraction(weight).limit_denominator(10**6)) for arm, weight in arms if weight > 0]
+    weights = [(arm, Fraction(str(weight))) for arm, weight in arms if weight > 0]
     if len(weights) == 1:
         return repeat(weights[0][0])
     scale = lcm(*(weight.denominator for _, weight in weights))

@@ -11,6 +11,9 @@ from router.lanes import Backend
 from router.split import turns
 from router.tally import Tally
 
+SAFE = "/+"
+"""What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
+
 
 class Arm(NamedTuple):
     """One version as one route uses it."""
@@ -80,7 +83,7 @@ class Compiler:
 
 def inference_path(model: str, version: str | None = None) -> bytes:
     """Where a model is asked, as it stands in a request line."""
-    middle = f"/versions/{quote(version)}" if version else ""
+    middle = f"/versions/{quote(version, SAFE)}" if version else ""
     return f"/v2/models/{quote(model)}{middle}/infer".encode()
 
 

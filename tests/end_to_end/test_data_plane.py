@@ -139,9 +139,9 @@ def test_hung_replica_is_replaced(served: Served) -> None:
             number = triton.InferInput("x", [1], "FP32")
             number.set_data_from_numpy(np.ones(1, np.float32))
             until(lambda: fails(client, number))
-            until(lambda: replica_pids("flaky-1.0.0") not in ([hung], []), 150)
+            until(lambda: hung not in replica_pids("flaky-1.0.0") and served.replicas() == VERSIONS, 150)
             admin.apply_settings("flaky@1.0.0", {"hang": False})
-            until(lambda: served.replicas() == VERSIONS)
+            until(lambda: not fails(client, number))
             assert client.infer("flaky", [number]).as_numpy("y").tolist() == [2.0]
 
 
