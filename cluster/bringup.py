@@ -43,15 +43,15 @@ class Cluster:
 
     @property
     def admin_url(self) -> str:
-        return f"http://{_reachable(self.spec.gateway.host)}:{self.spec.gateway.admin_port}"
+        return f"http://{_reachable(self.spec.gateway.admin_host)}:{self.spec.gateway.admin_port}"
 
     def start(self, on_ray: Callable[[], object] = lambda: None) -> None:
         """Ray, gateways, versions; returns when every version answers. Raises NStarXError that says what did not.
 
         `on_ray` is called once Ray is there: Ray takes over some signals of its process.
         """
-        for port in (self.spec.gateway.port, self.spec.gateway.admin_port):
-            _check_free(_reachable(self.spec.gateway.host), port)
+        _check_free(_reachable(self.spec.gateway.host), self.spec.gateway.port)
+        _check_free(_reachable(self.spec.gateway.admin_host), self.spec.gateway.admin_port)
         self._start_ray()
         on_ray()
         self._started = True

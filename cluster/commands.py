@@ -129,7 +129,7 @@ def _watch(admin: Admin) -> NoReturn:
         while True:
             time.sleep(INTERVAL_S if console.is_terminal else 10 * INTERVAL_S)
             with contextlib.suppress(NStarXError):
-                after, now = admin.status()["traffic"], time.monotonic()
+                after, now = admin.traffic(), time.monotonic()
                 if before or not after:
                     line = window(before, after, now - seen).line()
                     live.update(line, refresh=True) if console.is_terminal else console.print(line)

@@ -6,7 +6,7 @@ little-endian header and a payload.
     length u32   bytes of payload
     kind   u8    what it is, see Kind
     flags  u8    see the FLAG constants
-    status u16   HTTP status of a response, else 0
+    status u16   HTTP status of a response or of a stream's end, else 0
     id     u32   which request it belongs to, chosen by the gateway; 0 where none
     wait   u32   milliseconds until the request's deadline, 0 for none
     json   u32   bytes of JSON before binary tensor data, NO_JSON_LENGTH when the whole payload is JSON
@@ -53,7 +53,7 @@ class Kind(IntEnum):
     CHUNK = 18
     """One partial result of a stream."""
     END = 19
-    """The stream is complete."""
+    """The stream is complete; the status says what it came to."""
     CANCEL = 20
     """Nobody waits for this request any more."""
     EXPIRED = 21

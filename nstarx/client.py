@@ -87,6 +87,10 @@ class Admin(Client):
     def status(self) -> dict[str, Any]:
         return _document(self.ask("GET", "/status"))
 
+    def traffic(self) -> list[dict[str, Any]]:
+        """The counters in the status, for `nstarx.traffic.window`."""
+        return list(self.ask("GET", "/traffic").json())
+
     def routes(self) -> tuple[dict[str, Any], str]:
         """The routes document and its ETag."""
         response = self.ask("GET", "/routes")

@@ -15,7 +15,8 @@ from nstarx.spec.route import RoutesDocument
 from router.dataplane import DataPlane
 from router.endpoints import V2
 from router.gateway import Gateway
-from router.metrics import exposition
+from router.live_settings import change_settings
+from router.metrics import Readings, exposition
 from router.rendering import HANDLERS, JSON, read_object
 
 
@@ -29,6 +30,7 @@ class Administration:
         return [
             Route("/metrics", self.metrics),
             Route("/status", self.status),
+            Route("/traffic", self.traffic),
             Route("/routes", self.show_routes),
             Route("/routes", self.apply_routes, methods=["PUT"]),
             Route("/versions/{ref}/settings", self.apply_settings, methods=["PATCH"]),
@@ -56,9 +58,13 @@ class Administration:
                     for ref, count in sorted(self._replicas().items())
                 ],
                 "routes": [route.model_dump(mode="json") for route in snapshot.routes],
-                "traffic": [_as_json({"gateway": id, **t}) for id, r in readings.items() for t in r["tallies"]],
+                "traffic": _traffic(readings),
             }
         )
+
+    async def traffic(self, request: Request) -> Response:
+        """The part of the status that changes all the time."""
+        return JSON(_traffic(await self._gateway.readings()))
 
     async def show_routes(self, request: Request) -> Response:
         document, etag = await self._gateway.coordination.routes()
@@ -76,10 +82,8 @@ class Administration:
         return JSON(applied.model_dump(mode="json"), headers={"etag": applied.etag})
 
     async def apply_settings(self, request: Request) -> Response:
-        """Change live settings of a version by a merge patch; null removes one."""
-        applied = await self._gateway.coordination.apply_settings(
-            request.path_params["ref"], await read_object(request)
-        )
+        """Change live settings of a version by a merge patch; null removes one. What its model refuses is undone."""
+        applied = await change_settings(self._gateway, request.path_params["ref"], await read_object(request))
         return JSON(applied.model_dump(mode="json"))
 
     def _replicas(self) -> dict[str, int]:
@@ -91,6 +95,10 @@ class Administration:
         except NStarXError:
             return "away"
         return "present"
+
+
+def _traffic(readings: Readings) -> list[dict[str, Any]]:
+    return [_as_json({"gateway": id, **tally}) for id, reading in readings.items() for tally in reading["tallies"]]
 
 
 def _as_json(tally: dict[str, Any]) -> dict[str, Any]:

@@ -64,12 +64,14 @@ class DataPlane:
         raise VersionNotFound(name, version, self._versions(name, None))
 
     def why_not(self, name: str, version: str | None) -> NStarXError:
-        """Why an inference request for a model was not taken by the hot path."""
+        """Why an inference request for a model was not taken by the hot path; counted, like what that path refuses."""
+        reason: NStarXError = Unavailable(f"model '{name}' has just become ready; repeat the request")
         try:
             self.target(name, version)
         except NStarXError as error:
-            return error
-        return Unavailable(f"model '{name}' has just become ready; repeat the request")
+            reason = error
+        self._gateway.refuse(reason)
+        return reason
 
     def _spec(self, name: str, version: str | None) -> ModelSpec:
         """The specification of what answers: of a split, the one with the largest share that is known."""
@@ -114,9 +116,12 @@ class DataPlane:
     async def load(self, name: str, parameters: dict[str, Any]) -> None:
         """Deploy a version of the repository, the latest unless `parameters.version` names one, and wait for it.
 
+        One that is served already stays as it is: it may have more replicas or other settings than a load would give.
         Raises ModelNotFound, VersionNotFound, ModelLoadFailed, Unavailable.
         """
         ref = self._stored(name, parameters)
+        if self._gateway.compiler.backend(str(ref)).lanes:
+            return
         await self._applications.deploy(ref)
         for _ in range(int(LOAD_S / POLL_S)):
             if self._gateway.compiler.backend(str(ref)).lanes:

@@ -32,16 +32,14 @@ class V2:
             *self._model("/ready", self.model_ready),
             *self._model("/config", self.config),
             *self._model("/stats", self.statistics),
-            *self._model("/infer", self.infer, "POST"),
-            *self.repository(),
-        ]
-
-    def repository(self) -> list[Route]:
-        return [
             Route("/v2/repository/index", self.index, methods=["POST"]),
             Route("/v2/repository/models/{name}/load", self.load, methods=["POST"]),
             Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
         ]
+
+    def inference(self) -> list[Route]:
+        """Where requests end up that the hot path could not take."""
+        return list(self._model("/infer", self.infer, "POST"))
 
     def _model(self, end: str, endpoint: Endpoint, method: str = "GET") -> Iterator[Route]:
         for middle in ("", "/versions/{version}"):
@@ -107,4 +105,5 @@ def _address(request: Request) -> tuple[str, str | None]:
 
 def public_app(plane: DataPlane, model_control: bool) -> Starlette:
     """What answers on the inference port behind the hot path."""
-    return Starlette(routes=V2(plane, model_control).routes(), exception_handlers=HANDLERS)
+    v2 = V2(plane, model_control)
+    return Starlette(routes=[*v2.routes(), *v2.inference()], exception_handlers=HANDLERS)

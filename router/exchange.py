@@ -167,15 +167,16 @@ class Exchange:
         if transport.get_write_buffer_size() > STREAM_BUFFER:
             transport.abort()
 
-    def on_end(self) -> None:
-        self._count(200)
+    def on_end(self, status: int) -> None:
+        self._count(status)
         if not self.disconnected:
             if not self.streaming:
                 self._begin_stream()
             self._close()
 
     def on_expired(self) -> None:
-        self._fail(DeadlineExceeded(self.timeout_s or 0.0))
+        # The client may have set a shorter time in the body, which the gateway doesn't read.
+        self._fail(DeadlineExceeded(round((clock() - self.started) / 1e9, 3)))
 
     def on_overloaded(self) -> None:
         if not self._retry():
@@ -230,8 +231,7 @@ class Exchange:
         )
 
     def _refuse(self, error: NStarXError) -> None:
-        refused = self.connection.gateway.refused
-        refused[error.status] = refused.get(error.status, 0) + 1
+        self.connection.gateway.refuse(error)
         self._finish_with_error(error)
 
     def _finish_with_error(self, error: NStarXError) -> None:

@@ -32,6 +32,8 @@ REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
 PREPARE_S = 5.0
 """How long a gateway that starts waits for its first snapshot and lanes before it listens all the same."""
+LEAVE_S = 2.0
+"""How long the coordinator may take to say goodbye."""
 STATS_S = 2.0
 """How long a replica may take to tell its counters."""
 BACKLOG = 2048
@@ -105,7 +107,16 @@ class Gateway:
         with contextlib.suppress(NStarXError):
             await self.coordination.report_loss(replica)
 
+    async def _leave(self) -> None:
+        """Say goodbye, if the coordinator is there to hear it."""
+        with contextlib.suppress(NStarXError, TimeoutError):
+            await asyncio.wait_for(self.coordination.leave_gateway(self.id), LEAVE_S)
+
     # Counters
+
+    def refuse(self, error: NStarXError) -> None:
+        """Count a request that is refused before a version is chosen."""
+        self.refused[error.status] = self.refused.get(error.status, 0) + 1
 
     def reading(self) -> dict[str, Any]:
         """What this gateway has counted since its start, for the wire."""
@@ -113,7 +124,7 @@ class Gateway:
             "node": self.node,
             "snapshot": self.table.snapshot.number,
             "started": self.started,
-            "tallies": [tally.reading() for tally in self.compiler.tallies.values()],
+            "tallies": [tally.reading() for tally in self.compiler.tallies.values() if tally.started],
             "refused": dict(self.refused),
         }
 
@@ -180,8 +191,7 @@ class Gateway:
             task.cancel()
         for keeper in self._keepers.values():
             keeper.release()
-        with contextlib.suppress(NStarXError):
-            await self.coordination.leave_gateway(self.id)
+        await self._leave()
 
     def all_lanes(self) -> list[Lane]:
         """Every lane, draining ones included."""
@@ -199,7 +209,7 @@ class Gateway:
         """Serve administration, when no other gateway of this node does, or as soon as that one is gone."""
         while True:
             with contextlib.suppress(OSError):
-                listener = _listen(self.spec.host, self.spec.admin_port, shared=False)
+                listener = _listen(self.spec.admin_host, self.spec.admin_port, shared=False)
                 await self._serve(admin, listener)
                 return
             await asyncio.sleep(1.0)

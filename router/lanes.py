@@ -45,8 +45,8 @@ class Waiter(Protocol):
     def on_chunk(self, body: bytes) -> None:
         """A partial result."""
 
-    def on_end(self) -> None:
-        """The stream is complete."""
+    def on_end(self, status: int) -> None:
+        """The stream is complete; another status than 200 says that it ended in an error."""
 
     def on_expired(self) -> None:
         """The replica did not run it: too late."""
@@ -181,7 +181,7 @@ class Lane(asyncio.Protocol):
                         if call is not None:
                             call.on_response(status, flags, json, payload)
                     else:
-                        self._other(kind, id, payload)
+                        self._other(kind, status, id, payload)
                 except LaneError:
                     raise
                 except Exception:
@@ -198,10 +198,13 @@ class Lane(asyncio.Protocol):
             self.ready.set_exception(error)
         self.abort()
 
-    def _other(self, kind: int, id: int, payload: bytes) -> None:
+    def _other(self, kind: int, status: int, id: int, payload: bytes) -> None:
         if kind == Kind.CHUNK:
             if call := self.waiting.get(id):
                 call.on_chunk(payload)
+        elif kind == Kind.END:
+            if call := self.waiting.pop(id, None):
+                call.on_end(status)
         elif kind == Kind.COUNTERS:
             if (question := self._questions.pop(id, None)) and not question.done():
                 question.set_result(payload)
@@ -238,7 +241,6 @@ class Lane(asyncio.Protocol):
 
 
 _ENDINGS: dict[int, Callable[[Waiter], None]] = {
-    Kind.END: lambda call: call.on_end(),
     Kind.EXPIRED: lambda call: call.on_expired(),
     Kind.OVERLOADED: lambda call: call.on_overloaded(),
 }

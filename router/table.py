@@ -1,6 +1,6 @@
 """The routing table: a snapshot compiled into a dictionary by raw path, so that deciding is a lookup and a turn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -58,7 +58,8 @@ class Compiler:
     def compile(self, snapshot: Snapshot) -> Table:
         """The table for a snapshot. Routes name versions; a version without a route answers under its model's name."""
         routed = [(inference_path(route.model), route, "primary") for route in (*snapshot.routes, *_implicit(snapshot))]
-        direct = [_direct(VersionRef.parse(ref)) for ref in snapshot.models]
+        rules = {route.model: route for route in snapshot.routes}
+        direct = [_direct(VersionRef.parse(ref), rules) for ref in snapshot.models]
         self._made = {path: self._target(path, route, role) for path, route, role in routed + direct}
         return Table(snapshot, self._made)
 
@@ -87,9 +88,12 @@ def inference_path(model: str, version: str | None = None) -> bytes:
     return f"/v2/models/{quote(model)}{middle}/infer".encode()
 
 
-def _direct(ref: VersionRef) -> tuple[bytes, RouteSpec, str]:
-    """The way to one version, past any split."""
-    return inference_path(*ref), RouteSpec(model=ref.model, split=SplitSpec(weighted={str(ref): 1.0})), "direct"
+def _direct(ref: VersionRef, rules: Mapping[str, RouteSpec]) -> tuple[bytes, RouteSpec, str]:
+    """The way to one version, past the split of its model's route, but by the other rules of it."""
+    split = SplitSpec(weighted={str(ref): 1.0})
+    rule = rules.get(ref.model)
+    route = rule.model_copy(update={"split": split}) if rule else RouteSpec(model=ref.model, split=split)
+    return inference_path(*ref), route, "direct"
 
 
 def _implicit(snapshot: Snapshot) -> Iterator[RouteSpec]:

@@ -328,7 +328,7 @@ class Batcher:
         body = orjson.dumps({"error": error.sentence.encode(errors="replace").decode()})
         if begun:
             call.lane.chunk(call, body)
-            call.lane.end(call)
+            call.lane.end(call, error.status)
         else:
             call.lane.respond(call, error.status, body)
         call.lane.flush()

@@ -16,8 +16,8 @@ class Caller(Protocol):
     def chunk(self, call: "Call", body: bytes) -> None:
         """Queue one partial result."""
 
-    def end(self, call: "Call") -> None:
-        """Queue the end of a stream."""
+    def end(self, call: "Call", status: int = 200) -> None:
+        """Queue the end of a stream, and what it came to."""
 
     def expired(self, call: "Call") -> None:
         """Queue the news that the deadline passed before the run."""

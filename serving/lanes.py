@@ -140,8 +140,8 @@ class Lane(asyncio.Protocol):
     def chunk(self, call: Call, body: bytes) -> None:
         self._outbox.append(pack(Kind.CHUNK, call.id, body))
 
-    def end(self, call: Call) -> None:
-        self._outbox.append(pack(Kind.END, call.id))
+    def end(self, call: Call, status: int = 200) -> None:
+        self._outbox.append(pack(Kind.END, call.id, status=status))
 
     def expired(self, call: Call) -> None:
         self._outbox.append(pack(Kind.EXPIRED, call.id))

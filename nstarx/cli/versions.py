@@ -23,10 +23,9 @@ def configure(
     """Change settings of a version while it serves: those of its Python class, or `batching`."""
     with Admin(admin_url) as admin:
         applied = admin.apply_settings(version, dict(map(_setting, settings)))
-    console.print(
-        f"settings of {version} "
-        + ("changed; replicas take them within a second" if applied["changed"] else "unchanged")
-    )
+    console.print(f"settings of {version} {'changed' if applied['changed'] else 'unchanged'}")
+    for warning in applied["warnings"]:
+        console.print(f"warning: {warning}", style="yellow")
 
 
 def _setting(text: str) -> tuple[str, object]:

@@ -27,14 +27,18 @@ class ClientLimits(Record):
 
 
 class GatewaySpec(Record):
-    """The gateways of a cluster: so many processes a node, all on one port."""
+    """The gateways of a cluster."""
 
     host: str = "127.0.0.1"
+    """Where inference listens."""
     port: Port = 8080
     """Inference."""
     admin_port: Port = 8081
     """Administration: metrics, status, routes. On each node, one of its gateways answers there for all."""
+    admin_host: str = "127.0.0.1"
+    """Where administration listens. It asks nobody who they are: open it to those alone who may change routes."""
     processes: Count = 1
+    """Gateway processes in the cluster; those of one node share its port."""
     limits: ClientLimits = ClientLimits()
     drain_s: Annotated[float, Field(ge=0, strict=False)] = 10.0
     """How long a gateway that stops waits for its clients to finish."""

@@ -225,7 +225,8 @@ def without(endpoint: str) -> str:
 
 def test_every_endpoint_is_documented() -> None:
     nobody = cast(Any, None)
-    routes = [*V2(nobody, True).routes(), *Administration(nobody).routes()]
+    v2 = V2(nobody, True)
+    routes = [*v2.routes(), *v2.inference(), *Administration(nobody).routes()]
     assert documented_endpoints() == {
         f"{method} {route.path}" for route in routes for method in route.methods or () if method != "HEAD"
     }

@@ -25,7 +25,7 @@ class Patron:
     def on_chunk(self, body: bytes) -> None:
         self.heard.append("chunk")
 
-    def on_end(self) -> None:
+    def on_end(self, status: int) -> None:
         self.heard.append("end")
 
     def on_expired(self) -> None:

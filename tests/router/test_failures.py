@@ -324,10 +324,10 @@ def test_gateway_that_stops_under_load_answers_everything_it_has_taken(plane: Da
     plane.replica("iris@1.0.0")
     gateway = plane.gateway()
     with load(gateway) as clients:
-        plane.until(lambda: len(clients.answers) > 50)
+        plane.until(lambda: len(clients.answers) > 50 and len(connections(gateway)) == clients.count)
         plane.call(gateway.stop())
     assert clients.all_were_answered()
-    assert sum(answer.headers.get("connection") == "close" for answer in clients.answers) == 4
+    assert sum(answer.headers.get("connection") == "close" for answer in clients.answers) == clients.count
     assert in_flight(gateway) == 0
     assert not connections(gateway)
 

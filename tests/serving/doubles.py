@@ -97,7 +97,7 @@ class Listener:
     def chunk(self, call: Call, body: bytes) -> None:
         self._hear(call, "chunk", body)
 
-    def end(self, call: Call) -> None:
+    def end(self, call: Call, status: int = 200) -> None:
         self._hear(call, "end")
 
     def expired(self, call: Call) -> None:

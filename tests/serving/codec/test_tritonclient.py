@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from tritonclient.http import (  # type: ignore[import-untyped]
+from tritonclient.http import (
     InferenceServerClient,
     InferInput,
     InferRequestedOutput,

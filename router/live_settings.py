@@ -1,0 +1,47 @@
+"""Live settings of a version, from the request to what its replicas made of it."""
+
+import asyncio
+from typing import Any
+
+from cluster.coordination import Applied
+from cluster.records import Snapshot
+from nstarx.errors import InvalidConfiguration
+from router.gateway import Gateway
+
+POLLS, POLL_S = 40, 0.1
+"""Replicas hear of new settings within a second; one that is at work may take longer."""
+
+
+async def change_settings(gateway: Gateway, ref: str, patch: dict[str, Any]) -> Applied:
+    """Apply a merge patch (RFC 7386), and wait until every replica has taken or refused it.
+
+    Raises InvalidConfiguration with the model's own words when one refuses; the settings are then as they were.
+    """
+    before = _settings(await gateway.coordination.snapshot(), ref)
+    applied = await gateway.coordination.apply_settings(ref, patch)
+    wanted = _settings(await gateway.coordination.snapshot(), ref)
+    silent: list[str] = []
+    for _ in range(POLLS if applied.changed else 0):
+        counters = await gateway.counters(ref)
+        refused = [c["settings_refused"] for _, c in counters.values() if c["settings"] == wanted]
+        if any(refused):
+            await gateway.coordination.apply_settings(ref, _undoing(wanted, before))
+            raise InvalidConfiguration(f"settings of {ref}: {max(refused)}")
+        silent = [replica for replica, (_, c) in counters.items() if c["settings"] != wanted]
+        if counters and not silent:
+            break
+        await asyncio.sleep(POLL_S)
+    warnings = tuple(f"replica {replica} has not taken them yet" for replica in silent)
+    return applied.model_copy(update={"warnings": (*applied.warnings, *warnings)})
+
+
+def _settings(snapshot: Snapshot, ref: str) -> dict[str, Any]:
+    """The settings that a version's replicas are told, or begin with."""
+    if ref in snapshot.settings:
+        return snapshot.settings[ref]
+    return snapshot.models[ref].settings if ref in snapshot.models else {}
+
+
+def _undoing(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The merge patch that leads back."""
+    return {**dict.fromkeys(now), **before}
