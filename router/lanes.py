@@ -91,11 +91,16 @@ class Lane(asyncio.Protocol):
     def send(self, call: Waiter) -> int:
         """Queue a request; its id, with which `cancel` withdraws it."""
         self._last_id = id = (self._last_id + 1) & 0xFFFFFFFF
+        idle = not self.waiting
         self.waiting[id] = call
-        if not self._outbox:
-            self._loop.call_soon(self._flush)
         body = call.body
-        self._outbox += (HEADER.pack(len(body), 16, call.flags, 0, id, call.wait_ms, call.json), body)
+        outbox = self._outbox
+        outbox += (HEADER.pack(len(body), 16, call.flags, 0, id, call.wait_ms, call.json), body)
+        if idle:
+            # A replica at rest is not kept waiting for company; what comes meanwhile is the next batch.
+            self._flush()
+        elif len(outbox) == 2:
+            self._loop.call_soon(self._flush)
         return id
 
     def cancel(self, id: int) -> None:
@@ -131,7 +136,7 @@ class Lane(asyncio.Protocol):
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
-        if not self._transport.is_closing():
+        if outbox and not self._transport.is_closing():
             self._transport.write(b"".join(outbox))
 
     def _leave_if_done(self) -> None:

@@ -311,12 +311,12 @@ class Batcher:
             self._refuse(batch[0], error, self._clock() - began)
 
     def _answer(self, batch: Batch, answers: list[Answer], times: Times) -> None:
-        rows = sum(call.request.rows for call in batch) or len(batch)
-        self.counters.ran(len(batch), rows, times, int(time.time() * 1000))
         for call, (body, json_length) in zip(batch, answers, strict=True):
             call.lane.respond(call, 200, body, json_length)
         for lane in {call.lane for call in batch}:
             lane.flush()
+        rows = sum(call.request.rows for call in batch) or len(batch)
+        self.counters.ran(len(batch), rows, times, int(time.time() * 1000))
 
     def _refuse(self, call: Call, error: BaseException, nanoseconds: int, begun: bool = False) -> None:
         """Answer one call with what went wrong; `begun` when the client has a part of its stream already."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
+from nstarx.errors import InvalidRequest
 from nstarx.spec.model import ModelSpec
 from nstarx.tensors import Tensor, Tensors
 from serving.codec.output import Output, OutputRows
@@ -34,6 +35,7 @@ class Encoder:
     def __init__(self, spec: ModelSpec) -> None:
         self._ref = str(spec.ref)
         self._outputs = [Output(tensor, self._ref) for tensor in spec.outputs]
+        self._optional = any(output.optional for output in self._outputs)
         self._head = orjson.dumps({"model_name": spec.name, "model_version": spec.version})[:-1]
         self._template = lru_cache(CACHED_TEMPLATES)(self._row_template)
 
@@ -45,17 +47,21 @@ class Encoder:
         several requests, run and encode each by itself.
         """
         count = sum([request.rows for request in requests])
-        arrays = [output.checked(outputs, count) for output in self._outputs]
-        if count == len(requests) and all(map(_plain, requests)):
+        produced = self._produced(outputs) if self._optional else self._outputs
+        arrays = [output.checked(outputs, count) for output in produced]
+        if not self._optional and count == len(requests) and all(map(_plain, requests)):
             return self._plain_rows(arrays)
-        pairs = zip(self._outputs, arrays, strict=True)
-        results = {output.name: output.rows(array, count) for output, array in pairs}
+        results = {o.name: o.rows(array, count) for o, array in zip(produced, arrays, strict=True)}
         answers = []
         stop = 0
         for request in requests:
             start, stop = stop, stop + (request.rows or 1)
             answers.append(self._answer(request, results, start, stop))
         return answers
+
+    def _produced(self, outputs: Tensors) -> list[Output]:
+        """The outputs of this run: optional ones may be missing."""
+        return [output for output in self._outputs if output.name in outputs or not output.optional]
 
     def _plain_rows(self, arrays: list[Tensor]) -> list[Answer]:
         """The common batch, requests of one row without options, put together from one template."""
@@ -72,6 +78,8 @@ class Encoder:
     def _answer(self, request: InferRequest, results: Results, start: int, stop: int) -> Answer:
         tensors, tail = [], []
         for name, binary in request.outputs or [(name, request.binary) for name in results]:
+            if name not in results:
+                raise InvalidRequest(f"output '{name}' was asked for, but this run of {self._ref} has not produced it")
             if binary:
                 tensor, data = results[name].binary(start, stop)
                 tail.append(data)

@@ -22,9 +22,10 @@ class Output:
 
     def __init__(self, spec: TensorSpec, ref: str) -> None:
         self.name = spec.name
+        self.optional = spec.optional
         self.datatype = spec.datatype
         self._ref = ref
-        self._dtype = DTYPES[spec.datatype]
+        self._dtype = self._accepted = DTYPES[spec.datatype]
         self._rows = BytesRows if spec.datatype == "BYTES" else NumberRows
         self.opening = lru_cache(CACHED_SHAPES)(self._opening)
 
@@ -33,11 +34,17 @@ class Output:
         array = outputs.get(self.name)
         if not isinstance(array, np.ndarray):
             raise self.failure("is missing" if array is None else "is not a numpy array")
-        if array.dtype != self._dtype and not (self.datatype == "BYTES" and array.dtype.kind in "SUT"):
-            raise self.failure(f"has dtype {array.dtype}, but the signature says {self.datatype}")
+        if array.dtype is not self._accepted:
+            self._accept(array.dtype)
         if count and array.shape[:1] != (count,):
             raise self.failure(f"has the shape {shape_text(array.shape)} after a run over {count} rows")
         return array
+
+    def _accept(self, dtype: "np.dtype[Any]") -> None:
+        """Remember a dtype that fits: comparing two objects costs more than writing a small output."""
+        if dtype != self._dtype and not (self.datatype == "BYTES" and dtype.kind in "SUT"):
+            raise self.failure(f"has dtype {dtype}, but the signature says {self.datatype}")
+        self._accepted = dtype
 
     def row_texts(self, array: Tensor) -> list[bytes]:
         """Each row's elements as JSON, with commas between."""
@@ -137,18 +144,20 @@ class BytesRows(OutputRows):
 
 
 def _number_texts(array: Tensor) -> list[bytes]:
-    rows = len(array)
-    if array.size == 0:
+    rows, size = len(array), array.size
+    if size == 0:
         return [b""] * rows
-    if array.dtype == _BFLOAT16:
-        array = array.astype(np.float32)
-    if not array.flags.c_contiguous:  # orjson takes no others.
-        array = np.ascontiguousarray(array)
-    if array.size == rows:
-        flat = array if array.ndim == 1 else array.reshape(rows)
-        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-    table = array if array.ndim == 2 else array.reshape(rows, -1)
-    return orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    if size == rows:
+        return _json(array if array.ndim == 1 else array.reshape(rows))[1:-1].split(b",")
+    return _json(array if array.ndim == 2 else array.reshape(rows, -1))[2:-2].split(b"],[")
+
+
+def _json(array: Tensor) -> bytes:
+    try:
+        return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:  # It knows neither arrays with gaps nor BF16.
+        plain = array.astype(np.float32) if array.dtype == _BFLOAT16 else array
+        return orjson.dumps(np.ascontiguousarray(plain), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _text(element: Any) -> str:

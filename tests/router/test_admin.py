@@ -1,6 +1,7 @@
 """Administration over HTTP, through the client that the command line uses."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -168,3 +169,19 @@ def test_error_of_the_server_comes_in_its_own_words(gateway: Gateway) -> None:
         with pytest.raises(RemoteError, match="input 'x'") as caught:
             client.infer("iris", httpx.Response(200, content=flaky(1.0)).json())
         assert caught.value.status == 400
+
+
+def test_settings_that_the_model_refuses_are_undone_and_the_refusal_is_the_answer(admin: Admin) -> None:
+    def settings() -> dict[str, Any]:
+        [found] = [v["settings"] for v in admin.status()["versions"] if v["version"] == "flaky@1.0.0"]
+        return dict(found)
+
+    before = settings()
+    with pytest.raises(RemoteError, match="error_rate: 7 is not a number from 0 to 1") as refused:
+        admin.apply_settings("flaky@1.0.0", {"error_rate": 7})
+    assert refused.value.status == 400
+    assert settings() == before or settings()["error_rate"] == 0.0
+
+
+def test_traffic_alone_is_what_the_status_says(admin: Admin) -> None:
+    assert [entry["ref"] for entry in admin.traffic()] == [entry["ref"] for entry in admin.status()["traffic"]]

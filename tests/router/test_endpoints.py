@@ -147,3 +147,23 @@ def test_route_under_a_name_of_its_own_answers_as_a_model(plane: DataPlaneInProc
         assert client.get("/v2/models/flowers/ready").json() == {"name": "flowers", "ready": True}
         names = [entry["version"] for entry in client.get("/v2/models/flowers/stats").json()["model_stats"]]
         assert names == ["1.0.0", "1.1.0"]
+
+
+def test_python_model_may_leave_out_optional_outputs(plane: DataPlaneInProcess) -> None:
+    plane.replica("echo@1.0.0")
+    gateway = plane.gateway()
+    url = f"http://127.0.0.1:{gateway.spec.port}/v2/models/echo/infer"
+    number = {"name": "int8", "shape": [2], "datatype": "INT8", "data": [1, -2]}
+    answer = httpx.post(url, json={"inputs": [number]}).json()
+    assert answer["outputs"] == [{"name": "int8", "datatype": "INT8", "shape": [2], "data": [1, -2]}]
+    missing = httpx.post(url, json={"inputs": [number], "outputs": [{"name": "fp32"}]})
+    assert missing.status_code == 400
+    assert "output 'fp32' was asked for" in missing.json()["error"]
+
+
+def test_route_rules_hold_on_the_way_to_one_version(plane: DataPlaneInProcess) -> None:
+    plane.replica("iris@1.0.0")
+    split = SplitSpec(weighted={"iris@1.0.0": 1})
+    gateway = plane.gateway((RouteSpec(model="iris", split=split, timeout_s=7, idempotent=False),))
+    direct = gateway.targets[b"/v2/models/iris/versions/1.0.0/infer"].route
+    assert (direct.timeout_s, direct.idempotent) == (7, False)

@@ -264,14 +264,16 @@ async def lane_to(socket: Path, limit: int = LIMIT) -> AsyncIterator[tuple[Lane,
             await turns()
 
 
-async def test_requests_of_one_turn_leave_in_one_write(socket: Path) -> None:
+async def test_replica_at_rest_gets_the_first_request_at_once_and_the_others_of_the_turn_in_one_write(
+    socket: Path,
+) -> None:
     async with serving(socket) as served:
         lane = await connect(served.record(), LIMIT, NODE)
         patrons = [Patron([float(n)]) for n in range(5)]
         for patron in patrons:
             lane.send(patron)
         await until(lambda: all(patron.heard for patron in patrons))
-        assert served.runtime.runs == [[[float(n)] for n in range(5)]]
+        assert served.runtime.runs == [[[0.0]], [[float(n)] for n in range(1, 5)]]
         assert [patron.rows for patron in patrons] == [[[2.0 * n]] for n in range(5)]
         lane.drain()
         await lane.gone
