@@ -144,17 +144,15 @@ class Exchange:
     # From the replica (Waiter)
 
     def on_response(self, status: int, flags: int, json: int, body: bytes) -> None:
-        # The answer goes out first, what is done about it comes after.
+        self._count(status)
         if self.disconnected:
-            self._count(status)
-        elif status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive:
+            return
+        if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive:
             connection = self.connection
             connection.transport.write(b"%b%d\r\n%b\r\n%b" % (self.arm.head, len(body), connection.gateway.date, body))
-            self._count(status)
             self.response_complete = True
             connection.on_response_complete()
         else:
-            self._count(status)
             self._write(status, self._headers(flags, json), body)
 
     def on_chunk(self, body: bytes) -> None:

@@ -56,11 +56,6 @@ class InferenceProtocol(HttpToolsProtocol):
         self.active: Any = None
         """The request whose turn it is: an Exchange, or uvicorn's cycle."""
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        # Write at once, not at the end of the event loop's turn.
-        transport.set_write_buffer_limits(high=0)
-
     # Parser callbacks
 
     def data_received(self, data: bytes) -> None:

@@ -55,8 +55,6 @@ class Lane(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         keep_alive(transport)
-        # Write at once, not at the end of the event loop's turn.
-        transport.set_write_buffer_limits(high=0)
         self._server.lanes.add(self)
         self._deadline = asyncio.get_running_loop().call_later(self._server.handshake_s, self._late)
         transport.write(PREFACE + pack(Kind.CHALLENGE, payload=self._challenge))
