@@ -44,7 +44,7 @@ $(VENV)/.server: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.server
-	$(BIN)/pip install --quiet --editable ".[server,dev]"
+	$(BIN)/pip install --quiet --editable ".[server,dev,train,bench]"
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.server
