@@ -43,7 +43,7 @@ $(VENV)/.server: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet --editable ".[server]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.server
+$(VENV)/.dev: $(VENV)/.server Makefile
 	$(BIN)/pip install --quiet --editable ".[server,dev,train,bench]"
 	@touch $@
 
