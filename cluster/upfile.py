@@ -1,9 +1,9 @@
 """Who brought a cluster up, so that `nstarx down` can end it from another terminal: a file per administration port."""
 
 import os
-import tempfile
 from pathlib import Path
 
+from cluster.private import private_folder
 from nstarx.spec.record import Record
 
 
@@ -28,9 +28,7 @@ class Up(Record):
 
 def write(port: int, up: Up) -> None:
     """Remember what is up with its administration on this port."""
-    path = _path(port)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_text(up.model_dump_json())
+    _path(port).write_text(up.model_dump_json())
 
 
 def read(port: int) -> Up | None:
@@ -46,4 +44,4 @@ def forget(port: int) -> None:
 
 
 def _path(port: int) -> Path:
-    return Path(tempfile.gettempdir()) / f"nstarx-{os.getuid()}" / f"up-{port}.json"
+    return private_folder() / f"up-{port}.json"

@@ -5,22 +5,18 @@ import os
 import re
 import secrets
 import socket
-import stat
-import tempfile
 from pathlib import Path
 
 import psutil
+
+from cluster.private import private_folder
 
 NAME = re.compile(r"lane-(\d+)-[0-9a-f]+\.sock\Z")
 
 
 def socket_path() -> str:
     """A new path for a Unix socket. Removes what processes that are gone have left there."""
-    folder = Path(tempfile.gettempdir()) / f"nstarx-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} must belong to this user alone; remove it, or set TMPDIR to another place")
+    folder = private_folder()
     for path in folder.iterdir():
         match = NAME.match(path.name)
         if match and not psutil.pid_exists(int(match[1])) and not _is_listening(path):
