@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {
-    "nstarx": {"cluster", "router", "serving", "ray"},
+    "nstarx": {"judging", "cluster", "router", "serving", "ray"},
+    "judging": {"cluster", "router", "serving", "ray"},
     "cluster": {"router", "serving"},
     "router": {"serving"},
     "serving": {"router"},
