@@ -5,7 +5,8 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from nstarx.errors import ModelLoadFailed, NStarXError
+from cluster.failures import reason
+from nstarx.errors import ModelLoadFailed
 from nstarx.spec.cluster import VERSION_IMPORT_PATH
 from nstarx.spec.version import VersionRef
 
@@ -78,28 +79,23 @@ def build(import_path: str, args: Mapping[str, Any]) -> Any:
 
 
 def failure_of(name: str) -> str | None:
-    """Why Ray Serve has given up on an application, if it has: the last line of what its replicas said."""
+    """Why Ray Serve has given up on an application, if it has, as a sentence."""
+    status, messages = _said_of(name)
+    return reason("\n".join(messages)) if status in ("DEPLOY_FAILED", "UNHEALTHY") else None
+
+
+def delay_of(name: str) -> str | None:
+    """What Ray Serve says that an application waits for, or was refused meanwhile; None when it says nothing."""
+    _, messages = _said_of(name)
+    text = "\n".join(messages).strip()
+    return reason(text) if text else None
+
+
+def _said_of(name: str) -> tuple[str, list[str]]:
+    """An application's status and its messages, its deployments' behind its own."""
     from ray import serve
 
     status = serve.status().applications.get(name)
-    if status is None or status.status not in ("DEPLOY_FAILED", "UNHEALTHY"):
-        return None
-    messages = [status.message, *(deployment.message for deployment in status.deployments.values())]
-    return _last_sentence("\n".join(messages))
-
-
-def _last_sentence(message: str) -> str:
-    """Of a stack as text, what its last exception said."""
-    kinds = {cls.__name__ for cls in _subclasses(NStarXError)}
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    for line in reversed(lines):
-        kind, _, sentence = line.partition(": ")
-        if kind.rpartition(".")[2] in kinds:
-            return sentence
-    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
-
-
-def _subclasses(cls: type[NStarXError]) -> Iterable[type[NStarXError]]:
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
+    if status is None:
+        return "NOT_STARTED", []
+    return status.status, [status.message, *(deployment.message for deployment in status.deployments.values())]

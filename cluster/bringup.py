@@ -4,24 +4,39 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cluster import upfile
-from cluster.applications import failure_of, run
+from cluster.applications import delay_of, failure_of, run
 from nstarx.client import Admin
 from nstarx.errors import InvalidConfiguration, ModelLoadFailed, NStarXError, Unavailable
+from nstarx.repository import Repository
 from nstarx.spec.cluster import GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, VERSION_IMPORT_PATH, ClusterSpec, VersionSpec
 from nstarx.spec.version import VersionRef
 
 START_S = 180.0
 """How long all versions may take until they are ready."""
+INSTALL_S = 600.0
+"""How much longer when some have packages of their own to install: as long as Ray lets one installation take."""
 STOP_S = 30.0
 """How long all versions may take to finish what they have begun."""
 POLL_S = 0.1
+
+RAY_SETTINGS = {
+    # Ray gives its workers a low priority (niceness 15): right for batch work, not for answers.
+    "RAY_worker_niceness": "0",
+    # pip itself repeats what a network may lose. Ray would repeat the copy of the whole environment before it, too.
+    "RUNTIME_ENV_RETRY_TIMES": "1",
+    # How long Ray remembers an installation that failed: over Serve's next try, not over a person's (600 by default).
+    "BAD_RUNTIME_ENV_CACHE_TTL_SECONDS": "10",
+}
+"""Settings of a Ray of our own; the environment's go before them."""
 
 Tell = Callable[[str], None]
 """Shows a sentence about the progress."""
@@ -35,6 +50,7 @@ class Cluster:
         self._ray_address = ray_address
         self._tell = tell
         self._started = self._listening = False
+        self._environments: Path | None = None
         self._slugs = {VersionRef.parse(version.version).slug: version.version for version in spec.versions}
 
     @property
@@ -78,6 +94,8 @@ class Cluster:
             self._until(lambda: not set(self._slugs) & set(serve.status().applications), STOP_S)
             ray.kill(ray.get_actor(NAME, NAMESPACE))
         ray.shutdown()
+        if self._environments is not None:  # Ray keeps them, as large as this one's: nobody would use them again.
+            shutil.rmtree(self._environments, ignore_errors=True)
         upfile.forget(self.spec.gateway.admin_port)
 
     def _deploy(self) -> None:
@@ -98,11 +116,12 @@ class Cluster:
     def _start_ray(self) -> None:
         if self._ray_address is None:
             self._tell("starting Ray")
-            # Ray gives its workers a low priority (niceness 15): right for batch work, not for answers.
-            os.environ.setdefault("RAY_worker_niceness", "0")
+            for name, value in RAY_SETTINGS.items():
+                os.environ.setdefault(name, value)
             threading.Thread(target=_import_ahead, daemon=True).start()
             # "local", because without an address Ray joins one that it finds running, or one that is long gone.
-            _init("local", include_dashboard=False)
+            ray = _init("local", include_dashboard=False)
+            self._environments = Path(ray.address_info["session_dir"]) / "runtime_resources"
         else:
             self._tell(f"joining Ray at {self._ray_address}")
             _join(self._ray_address)
@@ -126,8 +145,24 @@ class Cluster:
             self._check()
             return self._listening and not wanted
 
-        if not self._until(ready, START_S):
-            raise Unavailable(f"not everything was ready after {START_S:g} s; `ray status` says whether resources lack")
+        seconds = START_S + (INSTALL_S if self._installing(versions) else 0)
+        if not self._until(ready, seconds):
+            raise Unavailable(self._late(tuple(wanted), seconds))
+
+    def _installing(self, versions: tuple[VersionSpec, ...]) -> bool:
+        """Whether some of them have packages of their own; tells of it, for it takes long."""
+        repository = Repository.locate(self.spec.repository)
+        installing = [v.version for v in versions if repository.spec(VersionRef.parse(v.version)).python.requirements]
+        if installing:
+            self._tell(f"installing python.requirements of {', '.join(installing)} into a copy of this environment")
+        return bool(installing)
+
+    def _late(self, wanted: tuple[str, ...], seconds: float) -> str:
+        """What is missing after this time, and what Ray Serve says of it."""
+        if not self._listening:
+            return f"no gateway answered at {self.admin_url} after {seconds:g} s; {_waits_for(GATEWAY_APPLICATION)}"
+        delays = [f"{ref}: {_waits_for(VersionRef.parse(ref).slug)}" for ref in wanted]
+        return f"not everything was ready after {seconds:g} s; " + "; ".join(delays)
 
     def _replicas(self) -> dict[str, int] | None:
         """Version to replicas that are ready; None while no gateway answers."""
@@ -158,10 +193,11 @@ def _import_ahead() -> None:
         importlib.import_module(path.partition(":")[0])
 
 
-def _init(address: str, **options: Any) -> None:
+def _init(address: str, **options: Any) -> Any:
+    """Start or join Ray; what it says of itself."""
     import ray
 
-    ray.init(address, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR, **options)
+    return ray.init(address, namespace="nstarx", log_to_driver=False, logging_level=logging.ERROR, **options)
 
 
 def _join(address: str) -> None:
@@ -169,6 +205,10 @@ def _join(address: str) -> None:
         _init(address)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Unavailable(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+
+
+def _waits_for(application: str) -> str:
+    return delay_of(application) or "Ray Serve doesn't say why; `ray status` says whether resources lack"
 
 
 def _reachable(host: str) -> str:
