@@ -58,19 +58,7 @@ class Balancer(Generic[H]):
     place, made for the hosts that there are: callers look it up each time.
     """
 
-    __slots__ = (
-        "_candidates",
-        "_random",
-        "_ring",
-        "_turn",
-        "_turns",
-        "_warm",
-        "hosts",
-        "panic",
-        "pick",
-        "spec",
-        "warming",
-    )
+    __slots__ = ("_candidates", "_random", "_ring", "hosts", "panic", "pick", "spec", "warming")
 
     pick: Callable[[], H | None]
 
