@@ -1,6 +1,7 @@
 """Packages that one version brings along: its `python.requirements`, installed from a file and without a network."""
 
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def model(repository: Path, *requirements: str) -> None:
 @pytest.fixture
 def gateway(served: Served, tmp_path: Path) -> Iterator[str]:
     """One more gateway of the shared cluster, for a repository of this test; the URL of its inference port."""
+    import ray
     from ray import serve
 
     from cluster.applications import run as deploy
@@ -73,6 +75,8 @@ def gateway(served: Served, tmp_path: Path) -> Iterator[str]:
     serve.delete("demo-1.0.0")
     serve.delete(GATEWAY)
     until(lambda: "demo@1.0.0" not in served.replicas())
+    session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+    shutil.rmtree(session / "runtime_resources" / "pip")  # Ray would keep this copy of the whole environment.
 
 
 def infer(url: str) -> dict[str, Any]:
