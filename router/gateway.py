@@ -19,6 +19,7 @@ from nstarx.errors import LaneError, NStarXError
 from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.route import RoutesDocument
 from router.deadlines import expire_overdue
+from router.heads import Heads
 from router.keeper import Keeper
 from router.lanes import Lane
 from router.protocol import InferenceProtocol
@@ -57,6 +58,7 @@ class Gateway:
         self.compiler = Compiler()
         self.table = Table(Snapshot(), {})
         self.targets: dict[bytes, Target] = {}
+        self.heads = Heads()
         self.started = time.time()
         self.beat_at = time.monotonic()
         """When the event loop last showed that it lives."""
@@ -81,6 +83,7 @@ class Gateway:
                 self._keepers[id] = Keeper(record, limit, backend, self.node, self._report_loss)
         self.table = self.compiler.compile(snapshot)
         self.targets = self.table.targets
+        self.heads.clear()
         gone = [self._keepers.pop(id) for id in self._keepers.keys() - replicas.keys()]
         for keeper in gone:
             keeper.release()
@@ -176,6 +179,7 @@ class Gateway:
     async def stop(self) -> None:
         """Drain: no new connections, every answer still given and the last on its connection; then close."""
         self.draining = True
+        self.heads.clear()
         for server, _ in self._servers:
             for listener in server.servers:
                 listener.close()

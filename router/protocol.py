@@ -21,6 +21,7 @@ from nstarx.errors import (
 )
 from router.exchange import Exchange
 from router.head import Head, read_head
+from router.heads import KnownHead
 from router.table import SAFE, Target
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class InferenceProtocol(HttpToolsProtocol):
         self.pending = 0
         """Bytes of reads since a head began or body came: of one head or trailer, less its beginning."""
         self.cycle: Any = None
+        self.head: KnownHead | None = None
+        """The head parsed from the latest read, if it is one to remember."""
         self.exchange: Exchange | None = None
         """The inference request being received."""
         self.active: Any = None
@@ -59,8 +62,34 @@ class InferenceProtocol(HttpToolsProtocol):
     # Parser callbacks
 
     def data_received(self, data: bytes) -> None:
-        if self.receiving == REFUSED:
-            return
+        if self.receiving == IDLE:
+            end = data.find(b"\r\n\r\n") + 4
+            known = self.gateway.heads.get(data[:end])
+            if known is not None and len(data) == end + known.length and self.answered():
+                self._repeat(known, data[end:])
+            else:
+                self.head = None
+                self._parse(data)
+                self._remember(data, end)
+        elif self.receiving != REFUSED:
+            self._parse(data)
+
+    def _repeat(self, known: KnownHead, body: bytes) -> None:
+        """A whole request in one read, its head parsed before: the parser need not see it."""
+        self.since = 0.0
+        exchange = Exchange(self, known.target, known.head, True)
+        self.exchange = self.cycle = self.active = exchange
+        exchange.body = body
+        exchange.complete = exchange.has_turn = True
+        exchange.start()
+
+    def _remember(self, data: bytes, end: int) -> None:
+        """The next request with this head need not be parsed, if this read was one whole request."""
+        head = self.head
+        if head is not None and len(data) == end + head.length:
+            self.gateway.heads.learn(data[:end], head)
+
+    def _parse(self, data: bytes) -> None:
         self.read = size = len(data)
         self.pending += size
         try:
@@ -119,7 +148,8 @@ class InferenceProtocol(HttpToolsProtocol):
             return
         self.receiving = BODY
         self.since = 0.0
-        exchange = self.exchange = Exchange(self, target, read_head(headers), self._stays_open(headers))
+        head = read_head(headers)
+        exchange = self.exchange = Exchange(self, target, head, self._stays_open(headers))
         self._take_turn(exchange)
         length = int(headers.get(b"content-length", b"0"))
         if length > self.limits.max_body_bytes:
@@ -128,6 +158,8 @@ class InferenceProtocol(HttpToolsProtocol):
             exchange.refusal = LengthRequired()
         elif b"expect" in headers:
             self._expect(exchange)
+        elif length and exchange.keep_alive and not head.error and b"transfer-encoding" not in headers:
+            self.head = KnownHead(target, head, length)
 
     def on_body(self, body: bytes) -> None:
         if self.receiving == REFUSED:
@@ -226,7 +258,8 @@ class InferenceProtocol(HttpToolsProtocol):
         """As in uvicorn, but idle connections are found by the sweep instead of a timer each."""
         self.server_state.total_requests += 1
         self.since = 0.0
-        self._go_on()
+        if self.pipeline or self.flow.read_paused or self.flow.write_paused:
+            self._go_on()
 
     def _go_on(self) -> None:
         if self.transport.is_closing():
