@@ -4,7 +4,7 @@ Everything that changes seldom (who is there, ejected, warming up) is worked out
 then costs two lengths and a comparison.
 """
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from math import pow
 from random import random
 from typing import Generic, Protocol, TypeVar
@@ -13,7 +13,7 @@ from nstarx.spec.balancing import BalancingSpec
 from router.ring import Ring, point_of, ring_of
 
 TURNS = 50
-"""Turns of a fully warmed host while others warm up: shares are right within 2 % of a full one."""
+"""Turns of a host with a full share while others have less: shares are right within 2 % of a full one."""
 
 
 class Host(Protocol):
@@ -58,7 +58,7 @@ class Balancer(Generic[H]):
     place, made for the hosts that there are: callers look it up each time.
     """
 
-    __slots__ = ("_candidates", "_random", "_ring", "hosts", "panic", "pick", "spec", "warming")
+    __slots__ = ("_candidates", "_random", "_ring", "_slowness", "hosts", "panic", "pick", "spec", "warming")
 
     pick: Callable[[], H | None]
 
@@ -70,6 +70,7 @@ class Balancer(Generic[H]):
         self.warming = False
         """A host is in slow start: `refresh` is wanted every second or so."""
         self._random = random
+        self._slowness: Mapping[str, float] = {}
         self.refresh(0.0)
 
     def join(self, host: H, now: float) -> None:
@@ -89,10 +90,22 @@ class Balancer(Generic[H]):
         self.panic = in_panic(len(healthy), len(self.hosts), self.spec.panic_threshold_percent)
         self._candidates = candidates = self.hosts.copy() if self.panic else healthy
         self._ring: Ring | None = ring_of([h.name for h in candidates]) if self.spec.policy == "ring_hash" else None
-        weights = [weight(now - host.started_at, self.spec) for host in candidates]
-        self.warming = min(weights, default=1.0) < 1.0
-        uneven = min(weights, default=1.0) < max(weights, default=1.0)
-        self.pick = warming(candidates, weights, self._random) if uneven else less_loaded(candidates, self._random)
+        ages = [weight(now - host.started_at, self.spec) for host in candidates]
+        self.warming = min(ages, default=1.0) < 1.0
+        costs = [self._slowness.get(host.name, 1.0) for host in candidates]
+        shares = [age * pow(cost, -self.spec.latency_bias) for age, cost in zip(ages, costs, strict=True)]
+        if min(shares, default=1.0) == max(shares, default=1.0):
+            self.pick = less_loaded(candidates, self._random)
+        else:
+            warm = [place for place, age in enumerate(ages) if age == 1.0] or range(len(candidates))
+            others = [(candidates[place], costs[place]) for place in warm]
+            self.pick = rationed(candidates, shares, others, self._random)
+
+    def slow_down(self, slowness: Mapping[str, float], now: float) -> None:
+        """Give hosts that are so many times as slow as the rest fewer requests; those left out are as fast."""
+        if self.spec.latency_bias and slowness != self._slowness:
+            self._slowness = dict(slowness)
+            self.refresh(now)
 
     def pick_other(self, tried: Sequence[H]) -> H | None:
         """The least loaded host that has not been tried, for a retry or a hedge; None when there is none with room."""
@@ -146,17 +159,24 @@ def less_loaded(hosts: Sequence[H], random: Callable[[], float]) -> Callable[[],
     return pick
 
 
-def warming(hosts: Sequence[H], weights: Sequence[float], random: Callable[[], float]) -> Callable[[], H | None]:
-    """As above, but turns are weighted, and the other is a warm host: who warms up gets its turns at the most."""
-    turns = in_turns(hosts, weights)
-    others = [host for host, share in zip(hosts, weights, strict=True) if share == 1.0] or turns
+def rationed(
+    hosts: Sequence[H], shares: Sequence[float], others: Sequence[tuple[H, float]], random: Callable[[], float]
+) -> Callable[[], H | None]:
+    """As above, but turns are in proportion to shares: who warms up or is slow gets its turns and little more.
+
+    The other is one of `others`, and the choice falls on it when its load times its cost is less: a host ten times as
+    slow helps out when the rest has ten times its load. In its own turn a slow host needs only be the less loaded, so
+    that it is heard of when it is fast again. (Load times latency: Finagle's Peak EWMA.)
+    """
+    turns = in_turns(hosts, shares)
     rounds, count, turn = len(turns), len(others), 0
 
     def pick() -> H | None:
         nonlocal turn
         turn = (turn + 1) % rounds
-        host, other = turns[turn], others[int(random() * count)]
-        if len(other.waiting) < len(host.waiting):
+        host = turns[turn]
+        other, cost = others[int(random() * count)]
+        if (len(other.waiting) + 1) * cost <= len(host.waiting):
             host = other
         return host if len(host.waiting) < host.limit else with_room(hosts)
 

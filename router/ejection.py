@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from nstarx.spec.balancing import EjectionSpec
 from router.health import Failure, Health
-from router.outliers import Rule, Suspicion, run_of_failures, slow, unsuccessful
+from router.outliers import Rule, Suspicion, run_of_failures, slow, slowness, unsuccessful
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,10 @@ class OutlierDetection:
             else:
                 self.overflow += self.spec.enforce
         return [*map(self._return, returns), *ejections]
+
+    def slowness(self) -> dict[str, float]:
+        """Replicas that are notably slower than the others, and how many times; for the balancer, once a second."""
+        return slowness([health for health in self._healths.values() if not health.ejected_until])
 
     def carry_out(self, decision: Ejection | Return, now: float) -> None:
         """Do what was decided. The caller's part is to choose among the rest, and to tell."""

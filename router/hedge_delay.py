@@ -18,11 +18,10 @@ class HedgeDelay:
     share of calls stays above the delay however much sooner they end.
     """
 
-    __slots__ = ("_at", "_fixed", "_quantile", "_recent", "_seen", "ns")
+    __slots__ = ("_at", "_recent", "_seen", "_spec", "ns")
 
     def __init__(self, spec: HedgeSpec, now: float) -> None:
-        self._quantile = spec.after_quantile
-        self._fixed = spec.after_s is not None
+        self._spec = spec
         self.ns: int | None = None if spec.after_s is None else int(spec.after_s * 1e9)
         """The delay in nanoseconds; None while too little is known."""
         self._recent = [0.0] * BUCKETS
@@ -31,13 +30,16 @@ class HedgeDelay:
 
     def refresh(self, latency: Sequence[int], now: float) -> None:
         """Take in the cumulative histogram of calls that succeeded, as it is at `now` (seconds)."""
-        if self._fixed:
+        if self._spec.after_s is not None:
             return
         kept = 0.5 ** ((now - self._at) / HALF_LIFE_S)
         rows = zip(self._recent, latency, self._seen, strict=True)
         self._recent = recent = [old * kept + max(count - seen, 0) for old, count, seen in rows]
         self._seen, self._at = list(latency), now
-        seconds = (
-            quantile([round(count * 100) for count in recent], self._quantile) if sum(recent) >= MIN_SAMPLES else None
-        )
-        self.ns = None if seconds is None else int(seconds * 1e9)
+        self.ns = self._delay([round(count * 100) for count in recent]) if sum(recent) >= MIN_SAMPLES else None
+
+    def _delay(self, recent: Sequence[int]) -> int:
+        seconds = quantile(recent, self._spec.after_quantile) or 0.0
+        if self._spec.max_medians is not None:
+            seconds = min(seconds, (quantile(recent, 0.5) or 0.0) * self._spec.max_medians)
+        return int(seconds * 1e9)

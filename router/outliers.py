@@ -10,6 +10,12 @@ from router.health import Health
 Rule = Literal["consecutive_failures", "consecutive_gateway_failures", "success_rate", "latency_outlier"]
 
 
+NOTABLY = 2.0
+"""Times as slow as the others, below which a difference is left alone: estimates are right within some 15 %."""
+ENOUGH = 20
+"""Answers after which an estimate means something."""
+
+
 class Suspicion(NamedTuple):
     """A rule that a replica broke, with the numbers."""
 
@@ -75,3 +81,14 @@ def _slower(health: Health, others: list[Health], spec: LatencyOutlierSpec) -> S
         f"and above {threshold * 1e3:.1f} ms is an outlier"
     )
     return Suspicion(health, "latency_outlier", latency, threshold, because)
+
+
+def slowness(healths: Sequence[Health]) -> dict[str, float]:
+    """Those at least NOTABLY as slow as the others, and how many times as slow, by median latencies."""
+    rated = [health for health in healths if health.median_ns and health.calls - health.since_calls >= ENOUGH]
+    found = {}
+    for health in rated:
+        others = [other.median_ns for other in rated if other is not health]
+        if others and (times := health.median_ns / median(others)) >= NOTABLY:
+            found[health.replica] = times
+    return found

@@ -1,10 +1,11 @@
 """How a version's requests are spread over its replicas, and when a replica is taken out. Words as in Envoy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nstarx.spec.bounds import Delay, Percent, Span
+from nstarx.spec.key import KeySpec
 from nstarx.spec.model import Count
 from nstarx.spec.record import Record
 
@@ -67,6 +68,8 @@ class BalancingSpec(Record):
 
     policy: Literal["least_request", "ring_hash"] = "least_request"
     """least_request: the less loaded of two replicas. ring_hash: requests of one key go to one replica."""
+    key: KeySpec | None = None
+    """Whose requests go together; needed by ring_hash. Requests without a key go to the less loaded of two."""
     hash_balance_factor: Annotated[int, Field(ge=100, le=10_000)] | None = 125
     """Per cent of the mean load at which a key's replica passes it on to the next of the ring; null never does."""
     slow_start_s: Delay = 0.0
@@ -75,7 +78,15 @@ class BalancingSpec(Record):
     """1 grows the share linearly; above 1 faster at first, below 1 slower."""
     min_weight_percent: Annotated[float, Field(ge=2, le=100, strict=False)] = 10.0
     """Share of a full one that slow start begins with."""
+    latency_bias: Annotated[float, Field(ge=0, le=4, strict=False)] = 2.0
+    """A replica n times as slow as the others, n at least 2, gets a full share over n to this power; 0 ignores it."""
     panic_threshold_percent: Percent = 50.0
     """Share of replicas not ejected below which ejections are ignored, so that the rest is not overrun; 0 never."""
     ejection: EjectionSpec | None = EjectionSpec()
     """Null ejects nobody."""
+
+    @model_validator(mode="after")
+    def _key_to_hash(self) -> Self:
+        if (self.policy == "ring_hash") != (self.key is not None):
+            raise ValueError("key: is needed with policy ring_hash, and means nothing without it")
+        return self

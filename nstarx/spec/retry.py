@@ -53,6 +53,9 @@ class HedgeSpec(Record):
     """Seconds after which the second try starts; null learns them from `after_quantile`."""
     after_quantile: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     """Quantile of the recent latencies after which it starts."""
+    max_medians: Annotated[float, Field(ge=1, le=100, strict=False)] | None = 3.0
+    """Times the median at which it starts at the latest: where more calls are slow than the quantile leaves out, the
+    quantile is a slow call's latency. Null leaves it at the quantile."""
     budget_percent: Percent = 5.0
     """Further tries as a share of the calls; above it calls wait for what they have."""
     max_extra: Annotated[int, Field(ge=1, le=3)] = 1

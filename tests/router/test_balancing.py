@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nstarx.spec.balancing import BalancingSpec
+from nstarx.spec.key import KeySpec
 from router.balancing import Balancer, in_panic, weight
 from router.ring import ring_of
 
@@ -28,6 +29,8 @@ class Replica:
 
 
 def balancer(*replicas: Replica, now: float = 1000.0, **spec: Any) -> Balancer[Replica]:
+    if spec.get("policy") == "ring_hash":
+        spec["key"] = KeySpec(header="x-user")
     made = Balancer[Replica](BalancingSpec(**spec), Random(1).random)
     for replica in replicas:
         made.join(replica, now)
@@ -164,6 +167,35 @@ def test_a_replica_with_room_is_found_also_while_some_warm_up(loads: list[int], 
     host = balancer(*replicas, slow_start_s=600.0).pick()
     assert (host is None) == (min(loads) == 4)
     assert host is None or len(host.waiting) < 4
+
+
+# Slow replicas
+
+
+def test_replica_that_is_slow_gets_the_square_of_its_part() -> None:
+    made = balancer(Replica("a"), Replica("b"), Replica("slow"))
+    made.slow_down({"slow": 2.0}, 1000.0)
+    assert shares(made)["slow"] == pytest.approx(0.25 / 2.25, rel=0.1)
+    made.slow_down({"slow": 100.0}, 1000.0)
+    assert shares(made)["slow"] == pytest.approx(1 / 101, rel=0.2)
+    made.slow_down({}, 1000.0)
+    assert shares(made)["slow"] == 1 / 3
+
+
+def test_slow_replica_helps_out_when_the_others_have_as_much_more_to_do() -> None:
+    a, b, slow = Replica("a", load=9), Replica("b", load=9), Replica("slow")
+    made = balancer(a, b, slow)
+    made.slow_down({"slow": 10.0}, 1000.0)
+    assert shares(made)["slow"] < 0.02
+    a.waiting.append(0)
+    b.waiting.append(0)
+    assert shares(made)["slow"] > 0.3
+
+
+def test_slow_replica_is_no_different_where_latency_is_to_be_ignored() -> None:
+    made = balancer(Replica("a"), Replica("slow"), latency_bias=0.0)
+    made.slow_down({"slow": 10.0}, 1000.0)
+    assert shares(made)["slow"] == 0.5
 
 
 # Ring hash

@@ -327,6 +327,16 @@ def test_of_two_slow_replicas_the_slower_goes_first() -> None:
     assert [decision.replica for decision in ejected] == ["r2"]
 
 
+def test_slow_replicas_are_known_with_how_slow_they_are() -> None:
+    found, healths = detection(SLOW, 4)
+    for health, ms in zip(healths, (5.0, 50.0, 6.0, 9.0), strict=True):
+        answer(health, 100, ms)
+    assert found.slowness() == {"r1": pytest.approx(50 / 6, rel=0.2)}
+    joined = found.join("r4", 1.0)
+    answer(joined, 19, 500.0)
+    assert set(found.slowness()) == {"r1"}
+
+
 # Only watching
 
 

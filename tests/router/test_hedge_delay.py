@@ -46,8 +46,17 @@ def test_delay_follows_when_calls_become_slower_and_faster() -> None:
         delay.refresh(latencies.counts, float(second))
         seen.append((delay.ns or 0) / MS)
     assert seen[29] == pytest.approx(4, rel=0.2)
-    assert seen[35] == pytest.approx(40, rel=0.2)
+    assert seen[45] == pytest.approx(40, rel=0.2)
     assert seen[119] == pytest.approx(4, rel=0.2)
+
+
+def test_when_many_calls_are_slow_the_delay_stays_with_the_fast_ones() -> None:
+    latencies = Latencies().add(5, 900).add(50, 100)
+    capped, uncapped = HedgeDelay(HedgeSpec(), 0.0), HedgeDelay(HedgeSpec(max_medians=None), 0.0)
+    for delay in (capped, uncapped):
+        delay.refresh(latencies.counts, 1.0)
+    assert capped.ns == pytest.approx(15 * MS, rel=0.2)
+    assert uncapped.ns == pytest.approx(50 * MS, rel=0.2)
 
 
 def test_what_is_long_ago_is_forgotten() -> None:
