@@ -12,6 +12,9 @@ from nstarx.spec.balancing import EjectionSpec
 from router.health import Failure, Health
 from router.outliers import Rule, Suspicion, run_of_failures, slow, slowness, unsuccessful
 
+NOBODY = EjectionSpec(consecutive_failures=0, success_rate=None, latency_outlier=None)
+"""What no replica can break."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
@@ -46,8 +49,8 @@ class OutlierDetection:
 
     __slots__ = ("_ejected", "_healths", "_window_started", "overflow", "spec")
 
-    def __init__(self, spec: EjectionSpec, now: float) -> None:
-        self.spec = spec
+    def __init__(self, spec: EjectionSpec | None, now: float) -> None:
+        self.spec = spec or NOBODY
         self.overflow = 0
         """Ejections left out because too many are out already."""
         self._healths: dict[str, Health] = {}
@@ -75,7 +78,7 @@ class OutlierDetection:
         Answers that were on their way when the replica was ejected count, and decide nothing.
         """
         health.failed(kind)
-        suspicion = None if health.ejected_until else run_of_failures(health, self.spec)
+        suspicion = None if _is_out(health, now) else run_of_failures(health, self.spec)
         if suspicion is None:
             return None
         if not self._room(self._ejected):
@@ -115,10 +118,10 @@ class OutlierDetection:
             self._ejected += not health.ejected_until
             health.ejected_until, health.ejections = decision.until, decision.times
         else:
-            health.begin(now)
+            health.reported_until = decision.until
 
     def _outliers(self, now: float) -> list[Suspicion]:
-        live = [health for health in self._healths.values() if not health.ejected_until]
+        live = [health for health in self._healths.values() if not _is_out(health, now)]
         return [*self._persistently_slow(live), *self._unsuccessful(live, now)]
 
     def _persistently_slow(self, live: list[Health]) -> list[Suspicion]:
@@ -169,3 +172,8 @@ class OutlierDetection:
         times = "once" if health.ejections == 1 else f"{health.ejections} times"
         sentence = f"replica {health.replica} takes requests again; it was ejected {times} lately"
         return Return(health.replica, health.ejections, sentence)
+
+
+def _is_out(health: Health, now: float) -> bool:
+    """It takes no requests, or would take none."""
+    return health.ejected_until > 0 or now < health.reported_until

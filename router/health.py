@@ -20,7 +20,7 @@ class Health:
 
     __slots__ = (
         "calls", "consecutive", "consecutive_gateway", "ejected_until", "ejections", "failures", "median_ns", "replica",
-        "seen", "since", "since_calls", "slow_sweeps", "window_calls", "window_failures",
+        "reported_until", "seen", "since", "since_calls", "slow_sweeps", "window_calls", "window_failures",
     )  # fmt: skip
 
     def __init__(self, replica: str, now: float) -> None:
@@ -31,6 +31,8 @@ class Health:
         """Ejections not yet forgiven."""
         self.ejected_until = 0.0
         """Seconds on the caller's clock; 0 while it takes requests."""
+        self.reported_until = 0.0
+        """Until when it would be out if ejections were enforced: it is not reported again before."""
         self.begin(now)
         self.next_window()
 

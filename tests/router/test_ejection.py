@@ -342,10 +342,32 @@ def test_slow_replicas_are_known_with_how_slow_they_are() -> None:
 
 def test_without_enforcement_ejections_are_told_and_nobody_goes() -> None:
     found, (sick, *_) = detection(RUN.model_copy(update={"enforce": False}), 3)
-    (ejection, *again) = fail(found, sick, 10, 0.0)
-    assert (ejection.enforced, len(again)) == (False, 1)
+    (ejection,) = fail(found, sick, 50, 0.0)
+    assert not ejection.enforced
     assert ejection.sentence.startswith("replica r0 would be ejected for 30 s: ")
-    assert (found.ejected, sick.ejected_until) == (0, 0)
+    assert (found.ejected, sick.ejected_until, sick.consecutive) == (0, 0, 50)
+    assert len(fail(found, sick, 50, 30.0)) == 1
+
+
+def test_slow_replica_is_told_once_where_nobody_is_ejected() -> None:
+    found, healths = detection(SLOW.model_copy(update={"enforce": False}), 3)
+    told = []
+    for second in range(1, 30):
+        for health, ms in zip(healths, (5.0, 50.0, 6.0), strict=True):
+            answer(health, 100, ms)
+        told += sweep(found, float(second))
+    assert len(told) == 1
+    assert found.slowness()
+
+
+def test_without_rules_nobody_is_ejected_and_slowness_is_known_all_the_same() -> None:
+    found = OutlierDetection(None, 0.0)
+    fast, slow = found.join("fast", 0.0), found.join("slow", 0.0)
+    assert not fail(found, fast, 50, 0.0)
+    answer(fast, 50, 5.0)
+    answer(slow, 50, 50.0)
+    assert not sweep(found, 100.0)
+    assert list(found.slowness()) == ["slow"]
 
 
 # The estimate of the median
