@@ -142,18 +142,19 @@ class Balancer(Generic[H]):
 
 def less_loaded(hosts: Sequence[H], random: Callable[[], float]) -> Callable[[], H | None]:
     """The less loaded of the host whose turn it is and another. (Two choices: Mitzenmacher 2001.)"""
-    count, others, turn = len(hosts), len(hosts) - 1, 0
+    if len(hosts) == 1:
+        [only] = hosts
+        return lambda: only if len(only.waiting) < only.limit else None
     if not hosts:
         return lambda: None
+    count, others, turn = len(hosts), len(hosts) - 1, 0
 
     def pick() -> H | None:
         nonlocal turn
         turn = (turn + 1) % count
-        host = hosts[turn]
-        if others:
-            other = hosts[turn - 1 - int(random() * others)]
-            if len(other.waiting) < len(host.waiting):
-                host = other
+        host, other = hosts[turn], hosts[turn - 1 - int(random() * others)]
+        if len(other.waiting) < len(host.waiting):
+            host = other
         return host if len(host.waiting) < host.limit else with_room(hosts)
 
     return pick

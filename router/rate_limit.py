@@ -97,11 +97,11 @@ class RateLimiter:
 class RateLimits:
     """All limits of a route. A request needs the grant of each, and takes from none where one refuses."""
 
-    __slots__ = ("_policies", "limiters")
+    __slots__ = ("_lines", "limiters")
 
     def __init__(self, limiters: Sequence[RateLimiter]) -> None:
         self.limiters = tuple(limiters)
-        self._policies = b", ".join(limiter.policy for limiter in limiters)
+        self._lines = FIELDS % (b", ".join(limiter.policy for limiter in limiters), b"%b")
 
     def decide(self, keys: Sequence[bytes | None], now: int) -> RateLimited | bytes:
         """Lines of the answer's head that tell the caller what it has left; or the error, which has them too.
@@ -115,7 +115,7 @@ class RateLimits:
         states = [
             limiter.state % limiter.take(key, now)[1:3] for limiter, key in zip(self.limiters, short, strict=True)
         ]
-        return FIELDS % (self._policies, b", ".join(states)) if states else b""
+        return self._lines % b", ".join(states) if states else b""
 
     def _refusal(self, keys: Sequence[bytes], now: int) -> RateLimited:
         """By the limit that makes the caller wait longest; the answer tells of those alone that refused."""
