@@ -19,7 +19,9 @@ from nstarx.tensors import DTYPES, Tensor, Tensors
 INFLATED_LIMIT = 1 << 26
 """Bytes that a compressed body may grow to."""
 
-_WHOLE, _LISTS = frozenset((int,)), frozenset((list,))
+_COMPRESSED = (b"\x1f", b"\x78")
+"""How gzip and zlib begin."""
+_LISTS = frozenset((list,))
 _ELEMENTS: dict[str, frozenset[type]] = {
     "b": frozenset((bool,)),
     "i": frozenset((int,)),
@@ -70,9 +72,12 @@ class Output(NamedTuple):
         dtype, shape = DTYPES.get(self.datatype) if type(self.datatype) is str else None, self.shape
         if dtype is None:
             raise ValueError("the datatype is not one of V2")
-        if type(shape) is not list or not _WHOLE.issuperset(map(type, shape)) or min(shape, default=0) < 0:
-            raise ValueError("a shape is a list of whole numbers of at least 0")
-        return dtype, math.prod(shape)
+        size = 1
+        for dimension in shape if type(shape) is list else (None,):
+            if type(dimension) is not int or dimension < 0:
+                raise ValueError("a shape is a list of whole numbers of at least 0")
+            size *= dimension
+        return dtype, size
 
 
 def decode(body: bytes, json_length: int | None = None) -> Tensors:
@@ -116,7 +121,7 @@ def few(one: Output, other: Output, limit: int) -> tuple[list[Any], list[Any]] |
 def inflated(answer: Answer, limit: int = INFLATED_LIMIT) -> Answer:
     """The answer without its compression, told by how it begins: JSON begins with a brace. Raises ValueError."""
     body = answer.body
-    if body[:1] not in (b"\x1f", b"\x78"):
+    if not body.startswith(_COMPRESSED):
         return answer
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
