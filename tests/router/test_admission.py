@@ -83,6 +83,15 @@ def test_who_is_sent_away_hears_when_to_come_back() -> None:
     assert "retry after 8 s" in error.sentence
 
 
+def test_measurement_ends_with_its_last_answer_where_somebody_waits() -> None:
+    found = admission(min_rtt={"request_count": 1})
+    for n in range(3):
+        found.arrive(f"r{n}", 0, NEVER, 0)
+    found.limit.leave(0, bucket_of(10 * MS))
+    found.release(10 * MS)
+    assert not found.limit.measuring
+
+
 # The limit
 
 

@@ -68,6 +68,7 @@ def test_the_most_loaded_of_three_is_spared_and_nobody_is_left_out() -> None:
     assert got["b"] == pytest.approx(2 / 3, abs=0.05)
 
 
+@settings(deadline=None)
 @given(loads=st.lists(st.integers(0, 4), min_size=1, max_size=6))
 def test_a_replica_with_room_is_found_wherever_it_is(loads: list[int]) -> None:
     made = balancer(*(Replica(str(n), load, limit=4) for n, load in enumerate(loads)))
@@ -161,6 +162,7 @@ def test_when_all_are_new_all_are_equal() -> None:
     assert made.warming
 
 
+@settings(deadline=None)
 @given(loads=st.lists(st.integers(0, 4), min_size=1, max_size=6), warm=st.integers(0, 6))
 def test_a_replica_with_room_is_found_also_while_some_warm_up(loads: list[int], warm: int) -> None:
     replicas = [Replica(str(n), load, 0.0 if n < warm else 900.0 + n, 4) for n, load in enumerate(loads)]

@@ -1,7 +1,7 @@
 """Retries, hedges and rescues stay within their share, whatever comes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nstarx.spec.retry import RetrySpec
@@ -27,6 +27,7 @@ def test_no_budget_means_no_retry() -> None:
     assert not budget.take(1000)
 
 
+@settings(deadline=None)
 @given(wanted=st.lists(st.booleans(), max_size=400), percent=st.floats(0, 100), burst=st.integers(1, 50))
 def test_extra_calls_never_exceed_their_share_at_any_moment(wanted: list[bool], percent: float, burst: int) -> None:
     budget = CallBudget(percent, burst)

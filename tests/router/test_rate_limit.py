@@ -71,6 +71,7 @@ def test_never_more_than_the_burst_and_the_rate_in_any_stretch_of_time(
             assert (last - first + 1 - burst) * window_s * S <= requests * (times[last] - start)
 
 
+@settings(deadline=None)
 @given(wait=st.integers(0, 20 * S), asked=st.integers(1, 30))
 def test_who_waits_as_long_as_told_is_granted(wait: int, asked: int) -> None:
     limit = limiter(7, 3, burst=4)
@@ -84,13 +85,13 @@ def test_who_waits_as_long_as_told_is_granted(wait: int, asked: int) -> None:
 # Several gateways
 
 
-@given(shares=st.integers(1, 10))
+@pytest.mark.parametrize("shares", [1, 2, 3, 10])
 def test_gateways_together_grant_the_burst_and_the_rate(shares: int) -> None:
     limits = [limiter(60, 60, shares=shares, burst=10) for _ in range(shares)]
     assert 10 - shares < sum(granted(limit, b"a", NOW, 20) for limit in limits) <= 10
-    hour = range(NOW + S, NOW + 3601 * S, S)
-    later = sum(granted(limit, b"a", now) for limit in limits for now in hour)
-    assert later == pytest.approx(3600, abs=shares + 10)
+    minutes = range(NOW + S, NOW + 601 * S, S)
+    later = sum(granted(limit, b"a", now) for limit in limits for now in minutes)
+    assert 600 - 2 * shares <= later <= 600
 
 
 def test_another_gateway_comes_and_each_grants_less() -> None:
@@ -109,6 +110,13 @@ def test_caller_not_seen_for_longest_is_forgotten_first() -> None:
         limit.decide(key, NOW)
     assert limit.forgotten == 1
     assert [granted(limit, key, NOW) for key in (b"a", b"c", b"b")] == [0, 0, 1]
+
+
+def test_caller_who_asks_on_and_on_is_not_forgotten() -> None:
+    limit = limiter(burst=1, max_keys=2)
+    for key in (b"a", b"b", b"a", b"a", b"c"):
+        limit.decide(key, NOW)
+    assert granted(limit, b"a", NOW) == 0
 
 
 def test_forgetting_a_full_bucket_costs_nothing() -> None:
