@@ -9,7 +9,10 @@ from typing import Any, Protocol, Self
 
 import orjson
 
+from cluster.events import Event, EventKind
 from cluster.records import ReplicaRecord, Snapshot
+from judging.standing import Standing
+from judging.verdict import Evidence
 from nstarx.errors import NStarXError, Unavailable
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record
@@ -88,11 +91,14 @@ class Coordination(Protocol):
     Every verb may raise CoordinatorUnavailable, after which a gateway joins again and a replica goes on beating.
     """
 
-    async def join(self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None) -> Snapshot:
+    async def join(
+        self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
+    ) -> Snapshot:
         """A gateway says hello with the snapshot it holds, at start and again after any call that failed.
 
-        A coordinator younger than `held` takes it over, so routes outlive its death without storage. `seed` is taken
-        unless it was the last one taken: a restarted gateway does not undo live changes, a changed file does apply.
+        A coordinator younger than `held` takes it over, and the events with it, so routes outlive its death without
+        storage. `seed` is taken unless it was the last one taken: a restarted gateway does not undo live changes, a
+        changed file does apply.
         """
 
     async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
@@ -139,6 +145,28 @@ class Coordination(Protocol):
         self, document: RoutesDocument, if_match: str | None = None, dry_run: bool = False
     ) -> Applied:
         """Replace all routes. `dry_run` does everything but publish. Raises Conflict when `if_match` is outdated."""
+
+    async def accuse(
+        self, gateway: str, route: str, ref: str, evidence: Evidence, counters: dict[str, Any]
+    ) -> Snapshot:
+        """A gateway has found a version guilty on a route. The snapshot that shows the decision. Raises NotJoined."""
+
+    async def undo_demotion(self, route: str, ref: str) -> Standing:
+        """A person puts a demoted version back; where it stands now. Raises DemotionNotFound."""
+
+    async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
+        """Events with a higher number, as soon as there is one; none after `timeout_s` seconds (15 at the most)."""
+
+    async def tell(
+        self,
+        gateway: str,
+        kind: EventKind,
+        sentence: str,
+        route: str | None = None,
+        version: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        """A gateway tells of something that it has done by itself."""
 
     async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
         """Merge a patch (RFC 7386: null removes) into one version's settings.

@@ -11,11 +11,16 @@ from uuid import uuid4
 
 import orjson
 
+from cluster import chronicle
 from cluster.coordination import Applied, Beat, Coordination, Member, NotJoined, RoutesSeed, digest
+from cluster.demotions import Change, Demotions
+from cluster.events import Event, EventKind, EventLog
 from cluster.records import ReplicaRecord, Snapshot
+from judging.standing import Standing
+from judging.verdict import Evidence
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
 from nstarx.spec.model import ModelSpec
-from nstarx.spec.route import RoutesDocument
+from nstarx.spec.route import RoutesDocument, RouteSpec
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,18 @@ class _Replica:
 class Coordinator(Coordination):
     """Coordination in memory. Every change makes a new snapshot, swapped in by one assignment."""
 
-    def __init__(self, patience: Patience = Patience(), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        patience: Patience = Patience(),
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` measures patience. `wall` is Unix time, which standings and events carry from life to life."""
         self._patience = patience
         self._clock = clock
+        self._wall = wall
+        self._demotions = Demotions()
+        self._events = EventLog(wall())
         self._snapshot = Snapshot(epoch=uuid4().hex)
         self._changed = asyncio.Event()
         self._gateways: dict[str, _Gateway] = {}
@@ -59,12 +73,17 @@ class Coordinator(Coordination):
         self._routes_applied = False
         self._settings_applied: set[str] = set()
 
-    async def join(self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None) -> Snapshot:
+    async def join(
+        self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
+    ) -> Snapshot:
+        if gateway not in self._gateways:
+            self._note(EventKind.GATEWAY_JOINED, f"gateway {gateway} has joined", gateway=gateway)
         self._gateways.setdefault(gateway, _Gateway(self._clock())).seen = self._clock()
         if held.epoch != self._snapshot.epoch and held.number > self._snapshot.number:
-            self._adopt(held)
+            self._adopt(held, events)
         if seed and seed.digest != self._snapshot.seed:
             self._publish(routes=seed.document.routes, seed=seed.digest)
+            self._note(EventKind.ROUTES_APPLIED, f"the routes of gateway {gateway}'s configuration are in force")
         return self._snapshot
 
     async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
@@ -75,12 +94,14 @@ class Coordinator(Coordination):
         return self._snapshot if number != self._snapshot.number else None
 
     async def leave_gateway(self, gateway: str) -> None:
-        self._gateways.pop(gateway, None)
+        if self._gateways.pop(gateway, None):
+            self._forget(gateway, "has left")
         if not self._gateways and self._snapshot.seed:
             self._publish(seed="")
 
     async def report(self, gateway: str, counters: dict[str, Any]) -> None:
         self._hear(gateway).counters = counters
+        self._demotions.heard(gateway, counters.get("tallies", ()), self._wall())
 
     async def reports(self) -> dict[str, dict[str, Any]]:
         return {name: gateway.counters for name, gateway in self._gateways.items() if gateway.counters}
@@ -95,6 +116,9 @@ class Coordinator(Coordination):
     async def register(self, record: ReplicaRecord, spec: ModelSpec) -> dict[str, Any]:
         if record.ref != str(spec.ref):
             raise InvalidConfiguration(f"replica '{record.replica}' serves {record.ref}, but its spec is of {spec.ref}")
+        if record.replica not in self._replicas:
+            sentence = f"replica {record.replica} is ready"
+            self._note(EventKind.REPLICA_JOINED, sentence, version=record.ref, details={"replica": record.replica})
         self._replicas[record.replica] = _Replica(record, self._clock() + self._patience.expiry_s)
         self._show_replicas({**self._snapshot.models, record.ref: spec})
         return self._settings_of(record.ref)
@@ -128,7 +152,7 @@ class Coordinator(Coordination):
         if not dry_run:
             self._routes_applied = True
             if etag != current:
-                self._publish(routes=document.routes)
+                self._change_routes(document)
         return Applied(number=self._snapshot.number, etag=etag, changed=etag != current, warnings=warnings)
 
     async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
@@ -139,13 +163,87 @@ class Coordinator(Coordination):
         self._settings_applied.add(ref)
         if changed:
             self._publish(settings={**self._snapshot.settings, ref: after})
+            self._note(EventKind.SETTINGS_APPLIED, f"settings of {ref} have changed", version=ref, details=after)
         return Applied(number=self._snapshot.number, etag=f'"{digest(after)}"', changed=changed)
 
+    async def accuse(
+        self, gateway: str, route: str, ref: str, evidence: Evidence, counters: dict[str, Any]
+    ) -> Snapshot:
+        await self.report(gateway, counters)
+        change = self._demotions.accuse(route, ref, evidence, self._wall())
+        if change:
+            self._carry_out([change], gateway)
+        return self._snapshot
+
+    async def undo_demotion(self, route: str, ref: str) -> Standing:
+        now = self._wall()
+        change = self._demotions.undo(route, ref, now)
+        records = tuple(
+            record.model_copy(update={"undone": now})
+            if (record.route, record.version, record.undone) == (route, ref, None)
+            else record
+            for record in self._snapshot.demotions
+        )
+        self._publish(standings=self._demotions.shown(), demotions=records)
+        sentence = f"a person has put {ref} back on route '{route}'"
+        self._note(EventKind.DEMOTION_UNDONE, sentence, route=route, version=ref)
+        return change.after
+
+    async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
+        return await self._events.wait(after, min(timeout_s, self._patience.silence_s / 2), limit)
+
+    async def tell(
+        self,
+        gateway: str,
+        kind: EventKind,
+        sentence: str,
+        route: str | None = None,
+        version: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        self._note(kind, sentence, gateway=gateway, route=route, version=version, details=details or {})
+
     def tick(self, now: float) -> None:
-        """Forget whoever was silent too long. To be called about once a second."""
+        """Forget whoever was silent too long, and judge what has been heard. To be called about twice a second."""
         self._drop([name for name, replica in self._replicas.items() if replica.deadline < now])
         oldest = now - self._patience.silence_s
-        self._gateways = {name: gateway for name, gateway in self._gateways.items() if gateway.seen >= oldest}
+        for name in [name for name, gateway in self._gateways.items() if gateway.seen < oldest]:
+            del self._gateways[name]
+            self._forget(name, "was silent for too long")
+        self._carry_out(self._demotions.judge(self._wall()), None)
+
+    def _forget(self, gateway: str, why: str) -> None:
+        self._demotions.left(gateway)
+        self._note(EventKind.GATEWAY_LEFT, f"gateway {gateway} {why}", gateway=gateway)
+
+    def _carry_out(self, changes: list[Change], gateway: str | None) -> None:
+        """The one door for what verdicts change: standing, record and event."""
+        now = self._wall()
+        records = list(self._snapshot.demotions)
+        for change in changes:
+            if record := chronicle.record(change, records[-1].id + 1 if records else 1, now, gateway):
+                records.append(record)
+            if kind := chronicle.kind(change):
+                about = {"route": change.route.name, "version": change.version, "gateway": gateway}
+                details = change.after.model_dump(mode="json")
+                self._note(kind, chronicle.sentence(change), **about, details=details)
+        kept = tuple(records[-chronicle.KEPT :])
+        if kept != self._snapshot.demotions or any(change.shows for change in changes):
+            self._publish(standings=self._demotions.shown(), demotions=kept)
+
+    def _change_routes(self, document: RoutesDocument) -> None:
+        before = {route.name: route for route in self._snapshot.routes}
+        self._publish(routes=document.routes)
+        self._note(EventKind.ROUTES_APPLIED, f"routes of snapshot {self._snapshot.number} are in force")
+        for route in document.routes:
+            old = before.get(route.name)
+            if old and old.split.weights != route.split.weights:
+                sentence = f"route '{route.name}' divides its requests {_shares(old)} no more, but {_shares(route)}"
+                details = {"before": old.split.weights, "after": route.split.weights}
+                self._note(EventKind.WEIGHTS_CHANGED, sentence, route=route.name, details=details)
+
+    def _note(self, kind: EventKind, sentence: str, **about: Any) -> None:
+        self._events.add(kind, self._wall(), sentence, **about)
 
     def _hear(self, gateway: str) -> _Gateway:
         if gateway not in self._gateways:
@@ -159,14 +257,20 @@ class Coordinator(Coordination):
                 await self._changed.wait()
 
     def _publish(self, **parts: Any) -> None:
+        if "routes" in parts:
+            self._demotions.follow(parts["routes"], self._wall())
+            parts["standings"] = self._demotions.shown()
         new = self._snapshot.model_copy(update=parts)
         self._snapshot = new.model_copy(update={"number": new.number + 1})
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _adopt(self, held: Snapshot) -> None:
+    def _adopt(self, held: Snapshot, events: tuple[Event, ...]) -> None:
         """Take over what a gateway remembers of the coordinator's former life."""
         own = self._snapshot
+        self._events.adopt(events)
+        self._note(EventKind.COORDINATOR_RESTARTED, f"the coordinator goes on from snapshot {held.number}")
+        self._demotions.adopt({**held.standings, **own.standings})
         for record in held.replicas:
             self._replicas.setdefault(record.replica, _Replica(record, self._clock() + self._patience.grace_s))
         applied = {ref: settings for ref, settings in own.settings.items() if ref in self._settings_applied}
@@ -174,13 +278,16 @@ class Coordinator(Coordination):
             number=held.number,
             routes=own.routes if self._routes_applied else held.routes,
             seed=held.seed,
+            demotions=held.demotions,
             settings={**own.settings, **held.settings, **applied},
             **self._serving({**held.models, **own.models}),
         )
 
     def _drop(self, replicas: Iterable[str]) -> None:
         for replica in replicas:
-            self._replicas.pop(replica, None)
+            if gone := self._replicas.pop(replica, None):
+                about = {"version": gone.record.ref, "details": {"replica": replica}}
+                self._note(EventKind.REPLICA_LEFT, f"replica {replica} is gone", **about)
         self._show_replicas(self._snapshot.models)
 
     def _show_replicas(self, specs: dict[str, ModelSpec]) -> None:
@@ -208,7 +315,7 @@ class Coordinator(Coordination):
         return tuple(
             f"route '{route.model}' names {ref}, which has no live replica; it answers once one registers"
             for route in document.routes
-            for ref in route.split.weighted
+            for ref in route.versions
             if ref not in self._snapshot.models
         )
 
@@ -225,6 +332,12 @@ def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def _shares(route: RouteSpec) -> str:
+    weights = route.split.weights
+    total = sum(weights.values())
+    return ", ".join(f"{ref} {weight / total:.4g}" for ref, weight in weights.items())
 
 
 def _etag(document: RoutesDocument) -> str:

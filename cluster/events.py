@@ -125,6 +125,11 @@ class EventLog:
         self._keep([*self._events, event])
         return event
 
+    def extend(self, events: Iterable[Event]) -> None:
+        """Keep events that another log has numbered, those alone that are newer than all here."""
+        newest = self._events[-1].number if self._events else -1
+        self._keep([*self._events, *(event for event in events if event.number > newest)])
+
     def after(self, number: int, limit: int = SIZE) -> tuple[Event, ...]:
         """The first `limit` events with a higher number."""
         start = bisect_right(self._events, number, key=_number)

@@ -11,7 +11,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.coordination import Applied, Beat, Coordination, CoordinatorUnavailable, Member, RoutesSeed
 from cluster.coordinator import Coordinator
+from cluster.events import Event, EventKind
 from cluster.records import ReplicaRecord, Snapshot
+from judging.standing import Standing
+from judging.verdict import Evidence
 from nstarx.errors import NStarXError
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.route import RoutesDocument
@@ -94,8 +97,10 @@ class RayCoordination(Coordination):
         self._answer_s = answer_s
         self._actor: Handle | None = None
 
-    async def join(self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None) -> Snapshot:
-        return await self._call(Coordinator.join, gateway, held, seed)
+    async def join(
+        self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
+    ) -> Snapshot:
+        return await self._call(Coordinator.join, gateway, held, seed, events)
 
     async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
         return await self._call(Coordinator.watch, gateway, number, timeout_s)
@@ -134,6 +139,28 @@ class RayCoordination(Coordination):
         self, document: RoutesDocument, if_match: str | None = None, dry_run: bool = False
     ) -> Applied:
         return await self._call(Coordinator.apply_routes, document, if_match, dry_run)
+
+    async def accuse(
+        self, gateway: str, route: str, ref: str, evidence: Evidence, counters: dict[str, Any]
+    ) -> Snapshot:
+        return await self._call(Coordinator.accuse, gateway, route, ref, evidence, counters)
+
+    async def undo_demotion(self, route: str, ref: str) -> Standing:
+        return await self._call(Coordinator.undo_demotion, route, ref)
+
+    async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
+        return await self._call(Coordinator.events, after, timeout_s, limit)
+
+    async def tell(
+        self,
+        gateway: str,
+        kind: EventKind,
+        sentence: str,
+        route: str | None = None,
+        version: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        await self._call(Coordinator.tell, gateway, kind, sentence, route, version, details)
 
     async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
         return await self._call(Coordinator.apply_settings, ref, settings)

@@ -1,12 +1,36 @@
 """What the coordinator tells gateways, and what replicas tell the coordinator."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
+from judging.standing import Standing
+from judging.verdict import Evidence
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record
 from nstarx.spec.route import RouteSpec
+
+
+class DemotionRecord(Record):
+    """A verdict against a version, and what was made of it."""
+
+    id: int
+    """Rises from record to record."""
+    time: float
+    """When, in seconds of Unix time."""
+    route: str
+    version: str
+    outcome: Literal["demoted", "given_up", "refused", "observed"]
+    """Demoted and given up: out of traffic. Refused: it had to stay. Observed: the policy says enforce: false."""
+    until: float | None = None
+    """When probation begins, in seconds of Unix time."""
+    sentence: str
+    """What was decided, and why."""
+    evidence: Evidence
+    gateway: str | None = None
+    """The gateway that saw it first; None when only the counts of all showed it."""
+    undone: float | None = None
+    """When a person undid it."""
 
 
 class ReplicaRecord(Record):
@@ -36,5 +60,9 @@ class Snapshot(Record):
     replicas: tuple[ReplicaRecord, ...] = ()
     settings: dict[str, dict[str, Any]] = {}
     """Live settings by `model@version`, where somebody changed them."""
+    standings: dict[str, dict[str, Standing]] = {}
+    """Where versions stand, by route and `model@version`; those without a word against them are left out."""
+    demotions: tuple[DemotionRecord, ...] = ()
+    """The latest verdicts against versions, oldest first."""
     seed: str = ""
     """Digest of the routes last taken from a gateway's configuration file."""

@@ -55,10 +55,10 @@ class DataPlane:
 
     def target(self, name: str, version: str | None) -> Target:
         """What answers a model. Raises ModelNotFound or VersionNotFound with what there is instead."""
-        target = self._gateway.targets.get(inference_path(name, version))
+        target = self._gateway.table.at(inference_path(name, version))
         if target is not None:
             return target
-        known = {target.route.model for target in self._gateway.targets.values()}
+        known = {target.route.model for target in self._gateway.table.all_targets()}
         if version is None or name not in known:
             raise ModelNotFound(name, known)
         raise VersionNotFound(name, version, self._versions(name, None))
@@ -78,14 +78,14 @@ class DataPlane:
         models = self._gateway.table.snapshot.models
         arms = sorted(self.target(name, version).arms, key=lambda arm: -arm.weight)
         for arm in arms:
-            if arm.backend.ref in models:
-                return models[arm.backend.ref]
+            if arm.ref in models:
+                return models[arm.ref]
         raise Unavailable(f"no version that answers '{name}' has a replica; retry after a second")
 
     def _versions(self, name: str, version: str | None) -> list[str]:
         if version is not None:
             return [version]
-        refs = sorted(VersionRef.parse(arm.backend.ref) for arm in self.target(name, None).arms)
+        refs = sorted(VersionRef.parse(arm.ref) for arm in self.target(name, None).arms)
         return [ref.version for ref in refs]
 
     # Statistics
@@ -101,7 +101,7 @@ class DataPlane:
         served = sorted(VersionRef.parse(ref) for ref in self._gateway.table.snapshot.models)
         if name is None:
             return served
-        answering = {arm.backend.ref for arm in self.target(name, version).arms}
+        answering = {arm.ref for arm in self.target(name, version).arms}
         return [ref for ref in served if str(ref) in answering or (ref.model == name and version is None)]
 
     # Model repository

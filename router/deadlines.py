@@ -1,4 +1,4 @@
-"""The end of requests that take too long. One sweep over what is in flight costs less than a timer each."""
+"""The end of waiting that takes too long. One sweep over what is in flight costs less than a timer each."""
 
 from collections.abc import Iterable
 
@@ -7,8 +7,8 @@ from router.lanes import Lane
 
 
 def expire_overdue(lanes: Iterable[Lane], now: int) -> None:
-    """End every exchange whose deadline has passed. `now` is on the clock of `time.perf_counter_ns`."""
+    """Tell every exchange that waits longer than it should. `now` is on the clock of `time.perf_counter_ns`."""
     for lane in lanes:
         for call in list(lane.waiting.values()):
-            if isinstance(call, Exchange) and call.deadline <= now:
+            if isinstance(call, Exchange) and call.due <= now:
                 call.expire()

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, NO_JSON_LENGTH
+from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, FLAG_INVALID, NO_JSON_LENGTH
+from judging.windows import INVALID_OUTPUT, LOST_ANSWER
 from nstarx.errors import DeadlineExceeded, NStarXError, Overloaded, Unavailable
 from nstarx.histogram import bucket_of
+from router.arm import Arm
+from router.facts import Facts
+from router.guide import Guide
 from router.head import Head
 from router.lanes import Lane
-from router.table import Arm, Target
+from router.table import Target
 
 if TYPE_CHECKING:
     from router.protocol import InferenceProtocol
@@ -22,6 +26,9 @@ STREAM_BUFFER = 4 << 20
 """Bytes of a stream that a slow client may leave unread before the stream is ended."""
 
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+MILLISECOND = 1_000_000
+"""In nanoseconds, as the clock counts."""
 
 clock = time.perf_counter_ns
 
@@ -40,23 +47,35 @@ class Exchange:
     """
 
     __slots__ = (
-        "arm", "attempts", "body", "complete", "connection", "deadline", "disconnected", "flags", "gathered",
-        "has_turn", "id", "json", "keep_alive", "lane", "refusal", "response_complete", "size", "started", "streaming",
-        "target", "timeout_s", "wait_ms",
+        "arm", "attempts", "body", "borrowed", "complete", "connection", "deadline", "disconnected", "due", "facts",
+        "flags", "gathered", "has_turn", "id", "json", "keep_alive", "lane", "marks", "refusal", "request_id",
+        "response_complete", "size", "started", "streaming", "target", "timeout_s", "wait_ms",
     )  # fmt: skip
     message_event = _NobodyListens()
 
     arm: Arm
+    facts: Facts
+    """What the route's rules and keys look at; only where it has any."""
     id: int
     started: int
     deadline: int
+    due: int
+    """When something has to happen even without an answer: at the deadline, or when the answer counts as late."""
     wait_ms: int
 
-    def __init__(self, connection: "InferenceProtocol", target: Target | None, head: Head, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        connection: "InferenceProtocol",
+        target: Target | None,
+        head: Head,
+        keep_alive: bool,
+        request_id: bytes = b"",
+    ) -> None:
         self.connection = connection
         self.target = target
         self.keep_alive = keep_alive
         self.json, self.flags, self.timeout_s, self.refusal = head
+        self.request_id = request_id
         self.body = b""
         self.gathered: bytearray | None = None
         """The body so far, when it comes in several pieces."""
@@ -68,6 +87,10 @@ class Exchange:
         self.streaming = False
         self.lane: Lane | None = None
         self.attempts = 0
+        self.borrowed = 0
+        """Retries under way that the route's budget counts."""
+        self.marks = b""
+        """Header lines that only this answer has."""
 
     # The body
 
@@ -97,18 +120,30 @@ class Exchange:
         if self.gathered is not None:
             self.body, self.gathered = bytes(self.gathered), None
         self.started = started = clock()
-        if self.timeout_s is None or self.timeout_s > target.route.timeout_s:
-            self.timeout_s = target.route.timeout_s
-        self.deadline = started + int(self.timeout_s * 1e9)
+        route = target.route
+        if self.timeout_s is None or self.timeout_s > route.timeout_s:
+            self.timeout_s = route.timeout_s
+        self.deadline = self.due = started + int(self.timeout_s * 1e9)
         self.wait_ms = int(self.timeout_s * 1000)
-        self.arm = arm = target.next_arm()
+        self.arm = arm = target.next_arm() if target.guide is None else self._guided(target.guide)
         arm.tally.started += 1
+        if arm.rescuer is not None:
+            late_after_s = route.rescue.late_after_s or self.timeout_s / 2
+            self.due = min(self.deadline, started + int(late_after_s * 1e9))
         lane = arm.backend.pick()
         if lane is None:
             self._look_elsewhere()
             return
         self.lane = lane
         self.id = lane.send(self)
+
+    def _guided(self, guide: Guide) -> Arm:
+        decision = guide.decide(self.facts)
+        marks = decision.cookie
+        if decision.rule is not None:
+            marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()
+        self.marks = marks
+        return decision.arm
 
     def _look_elsewhere(self) -> None:
         """Not where it was, if it was anywhere: another replica takes it, or another version of the split where this
@@ -118,38 +153,72 @@ class Exchange:
             arm.tally.started -= 1
             other.tally.started += 1
             self.arm = arm = other
+            self.due = self.deadline
         lanes = [lane for lane in arm.backend.lanes if lane is not self.lane and not lane.full]
         if lanes:
             arm.tally.retries += self.attempts > 0
             self.lane = lane = min(lanes, key=lambda lane: len(lane.waiting))
             self.id = lane.send(self)
         elif arm.backend.lanes:
-            self._fail(Overloaded(arm.backend.ref))
+            self._fail(Overloaded(arm.ref))
+        elif self.target and self.target.route.fallback and (static := self.target.route.fallback.static):
+            self._count(static.status)
+            self.marks += b"x-nstarx-fallback: true\r\n"
+            self._write(static.status, b"content-type: application/json\r\n", orjson.dumps(static.body))
         else:
-            self._fail(Unavailable(f"no replica of {arm.backend.ref} is ready; retry after a second"))
+            self._fail(Unavailable(f"no replica of {arm.ref} is ready; retry after a second"))
 
     def _retry(self) -> bool:
-        """Send it once more, if it may be. True when it was sent, or has been answered."""
+        """Send it once more, if it may be. True when it was sent, or has been answered.
+
+        Not bounded by the budget: what a dead or full replica left undone moves, and does not multiply.
+        """
         target = self.target
-        if self.streaming or target is None or self.attempts >= target.route.num_retries:
+        if self.streaming or target is None or self.attempts >= target.route.retry.num_retries:
             return False
         self.attempts += 1
-        self.wait_ms = (self.deadline - clock()) // 1_000_000
+        self.wait_ms = (self.deadline - clock()) // MILLISECOND
         if self.wait_ms > 0:
             self._look_elsewhere()
         else:
             self._fail(DeadlineExceeded(self.timeout_s or 0.0))
         return True
 
+    def _retry_failed(self, status: int) -> bool:
+        """Once more after an answer that says failure, where the route asks for it and its budget has room."""
+        target, arm = self.target, self.arm
+        if target is None or self.streaming or self.disconnected or status not in target.route.retry.statuses:
+            return False
+        if not target.route.idempotent or self.attempts >= target.route.retry.num_retries:
+            return False
+        if not target.retries.take(arm.backend.load()):
+            return False
+        self.borrowed += 1
+        arm.tally.started += 1
+        return self._retry()
+
+    def _give_back(self) -> None:
+        """The retries that the budget lent have ended."""
+        retries = self.target and self.target.retries
+        while self.borrowed and retries:
+            retries.give_back()
+            self.borrowed -= 1
+
     # From the replica (Waiter)
 
     def on_response(self, status: int, flags: int, json: int, body: bytes) -> None:
         self._count(status)
+        if (status >= 500 or flags & FLAG_INVALID) and self._recovers(INVALID_OUTPUT if status == 200 else status):
+            return
         if self.disconnected:
             return
-        if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive:
+        if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive and not self.marks:
             connection = self.connection
-            connection.transport.write(b"%b%d\r\n%b\r\n%b" % (self.arm.head, len(body), connection.gateway.date, body))
+            gateway = connection.gateway
+            connection.transport.write(
+                b"%b%d\r\n%bx-request-id: %b\r\n\r\n%b"
+                % (self.arm.head, len(body), gateway.date, self.request_id or gateway.new_request_id(), body)
+            )
             self.response_complete = True
             connection.on_response_complete()
         else:
@@ -169,6 +238,8 @@ class Exchange:
 
     def on_end(self, status: int) -> None:
         self._count(status)
+        if status >= 500 and self._recovers(status):
+            return
         if not self.disconnected:
             if not self.streaming:
                 self._begin_stream()
@@ -180,17 +251,84 @@ class Exchange:
 
     def on_overloaded(self) -> None:
         if not self._retry():
-            self._fail(Overloaded(self.arm.backend.ref))
+            self._fail(Overloaded(self.arm.ref))
 
     def on_lane_lost(self) -> None:
-        if self.streaming or not (self.target is not None and self.target.route.idempotent and self._retry()):
-            self._fail(Unavailable(f"the replica of {self.arm.backend.ref} with this request died; repeat the request"))
+        self.arm.tally.lost += 1
+        self._tell(LOST_ANSWER)
+        target = self.target
+        if self.streaming or not (target is not None and target.route.idempotent and self._retry()):
+            self._fail(Unavailable(f"the replica of {self.arm.ref} with this request died; repeat the request"))
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """What was due is overdue: the deadline has passed, or a candidate's answer is late."""
+        late = self.due < self.deadline
+        if late and not self._rescuable():
+            self.due = self.deadline
+            return
         if self.lane is not None:
             self.lane.cancel(self.id)
-        self._fail(DeadlineExceeded(self.timeout_s or 0.0))
+        self._fail(DeadlineExceeded(round((clock() - self.started) / 1e9, 3) if late else self.timeout_s or 0.0))
+
+    # Failures
+
+    def _fail(self, error: NStarXError) -> None:
+        self._count(error.status)
+        if error.status >= 500 and self._recovers(error.status):
+            return
+        if self.disconnected:
+            return
+        if self.streaming:
+            self.on_chunk(orjson.dumps({"error": error.sentence}))
+            self._close()
+        else:
+            self._finish_with_error(error)
+
+    def _recovers(self, status: int) -> bool:
+        """After a failed call has been counted. True when another version answers instead, before the client sees it.
+
+        `status` is that of the answer, or INVALID_OUTPUT for one of 200 that is not to be trusted.
+        """
+        arm = self.arm
+        arm.tally.invalid += status == INVALID_OUTPUT
+        self._tell(status)
+        if self._retry_failed(status):
+            return True
+        target, rescuer = self.target, arm.rescuer
+        if rescuer is None or target is None or not self._rescuable() or not target.may_rescue():
+            return False
+        arm.tally.rescued += 1
+        self.marks += b"x-nstarx-rescued: %b\r\n" % arm.ref.encode()
+        self._hand_over(rescuer)
+        return True
+
+    def _tell(self, status: int) -> None:
+        """Let whoever watches the version know how a call has ended."""
+        fuse = self.arm.fuse
+        if fuse is not None:
+            self.request_id = self.request_id or self.connection.gateway.new_request_id()
+            fuse.failed(status, self.request_id.decode("latin-1"), time.monotonic())
+
+    def _rescuable(self) -> bool:
+        """Whether the client still waits for its first byte, there is time left, and somebody could answer."""
+        rescuer = self.arm.rescuer
+        if rescuer is None or self.streaming or self.disconnected or not rescuer.backend.lanes:
+            return False
+        return clock() + MILLISECOND < self.deadline
+
+    def _hand_over(self, arm: Arm) -> None:
+        """Another version answers."""
+        arm.tally.started += 1
+        self.arm = arm
+        self.due = self.deadline
+        self.wait_ms = (self.deadline - clock()) // MILLISECOND
+        lane = arm.backend.pick()
+        if lane is None:
+            self.lane = None
+            self._look_elsewhere()
+        else:
+            self.lane = lane
+            self.id = lane.send(self)
 
     # Towards the client
 
@@ -203,6 +341,9 @@ class Exchange:
             self.lane = None
 
     def _count(self, status: int) -> None:
+        """The call of the present arm has ended."""
+        if self.borrowed:
+            self._give_back()
         tally = self.arm.tally
         spent = clock() - self.started
         tally.latency[bucket_of(spent)] += 1
@@ -210,24 +351,14 @@ class Exchange:
         codes = tally.codes
         codes[status] = codes.get(status, 0) + 1
 
-    def _fail(self, error: NStarXError) -> None:
-        self._count(error.status)
-        if self.disconnected:
-            return
-        if self.streaming:
-            self.on_chunk(orjson.dumps({"error": error.sentence}))
-            self._close()
-        else:
-            self._finish_with_error(error)
-
     def _begin_stream(self) -> None:
         """The head of server-sent events; the end of the connection ends them."""
         self.streaming = True
         self.keep_alive = False
         self.connection.transport.write(
-            b"HTTP/1.1 200 OK\r\nx-nstarx-version: %b\r\ncontent-type: text/event-stream\r\n"
-            b"cache-control: no-cache\r\nconnection: close\r\n%b\r\n"
-            % (self.arm.backend.ref.encode(), self.connection.gateway.date)
+            b"HTTP/1.1 200 OK\r\nx-nstarx-version: %b\r\nx-nstarx-role: %b\r\ncontent-type: text/event-stream\r\n"
+            b"cache-control: no-cache\r\n%b\r\n"
+            % (self.arm.ref.encode(), self.arm.role.encode(), self._common_headers())
         )
 
     def _refuse(self, error: NStarXError) -> None:
@@ -240,8 +371,19 @@ class Exchange:
             headers += b"retry-after: %d\r\n" % error.retry_after_s
         self._write(error.status, headers, orjson.dumps({"error": error.sentence}))
 
+    def _common_headers(self) -> bytes:
+        """Header lines of every answer."""
+        gateway = self.connection.gateway
+        end = b"" if self.keep_alive else b"connection: close\r\n"
+        return b"%bx-request-id: %b\r\n%b%b" % (
+            gateway.date,
+            self.request_id or gateway.new_request_id(),
+            self.marks,
+            end,
+        )
+
     def _headers(self, flags: int, json: int) -> bytes:
-        headers = b"x-nstarx-version: %b\r\n" % self.arm.backend.ref.encode()
+        headers = b"x-nstarx-version: %b\r\nx-nstarx-role: %b\r\n" % (self.arm.ref.encode(), self.arm.role.encode())
         if json == NO_JSON_LENGTH:
             headers += b"content-type: application/json\r\n"
         else:
@@ -251,12 +393,9 @@ class Exchange:
         return headers
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
-        if not self.keep_alive:
-            headers += b"connection: close\r\n"
-        date = self.connection.gateway.date
         self.connection.transport.write(
             b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n\r\n%b"
-            % (status, PHRASES[status], date, headers, len(body), body)
+            % (status, PHRASES.get(status, b"Answer"), headers, self._common_headers(), len(body), body)
         )
         if self.keep_alive:
             self.response_complete = True

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
+from itertools import count
 from typing import Any
 
 import orjson
@@ -14,21 +16,30 @@ import uvicorn
 from starlette.applications import Starlette
 
 from cluster.coordination import Coordination, RoutesSeed
+from cluster.demotions import Standings
+from cluster.events import EventLog
 from cluster.records import Snapshot
+from judging.standing import Standing, starts_anew
+from judging.verdict import Demote
+from judging.watched import refusal
 from nstarx.errors import LaneError, NStarXError
 from nstarx.spec.gateway import GatewaySpec
-from nstarx.spec.route import RoutesDocument
+from nstarx.spec.route import RoutesDocument, RouteSpec
 from router.deadlines import expire_overdue
 from router.heads import Heads
 from router.keeper import Keeper
 from router.lanes import Lane
 from router.protocol import InferenceProtocol
-from router.table import Compiler, Table, Target
+from router.table import Addressed, Compiler, Table, Target
 
 log = logging.getLogger("nstarx.gateway")
 
 WATCH_S = 10.0
 """One long poll for the next snapshot."""
+ACCUSE_S = 1.0
+"""Between two accusations of one version, when the first has not taken it out of traffic."""
+REPORT_SOON_S = 0.02
+"""After a failure, so that the others hear of it soon."""
 REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
 PREPARE_S = 5.0
@@ -55,15 +66,24 @@ class Gateway:
         """Requests refused before a version was chosen, by HTTP status."""
         self.draining = False
         self.joined = False
-        self.compiler = Compiler()
+        self.compiler = Compiler(self._condemn, self._report_soon)
         self.table = Table(Snapshot(), {})
-        self.targets: dict[bytes, Target] = {}
+        self.targets: dict[bytes, Target | Addressed] = {}
         self.heads = Heads()
         self.started = time.time()
         self.beat_at = time.monotonic()
         """When the event loop last showed that it lives."""
         self.date = _date_line()
         """A line of every answer's head, renewed once a second (RFC 9110, 6.6.1)."""
+        self.blown: set[tuple[str, str]] = set()
+        """Routes and versions that this gateway has found guilty, and that the coordinator has yet to decide about."""
+        self.events = EventLog(0.0)
+        """The latest events of the cluster."""
+        self._soon: asyncio.TimerHandle | None = None
+        """A report that is due before the next second."""
+        self._accused: dict[tuple[str, str], float] = {}
+        self._request_ids = count(1)
+        self._id_prefix = secrets.token_hex(4).encode()
         self._seed = RoutesSeed.of(routes) if routes.routes else None
         self._keepers: dict[str, Keeper] = {}
         self._leaving: list[Keeper] = []
@@ -81,20 +101,26 @@ class Gateway:
                 limit = snapshot.models[record.ref].limits.max_queue_size
                 backend = self.compiler.backend(record.ref)
                 self._keepers[id] = Keeper(record, limit, backend, self.node, self._report_loss)
-        self.table = self.compiler.compile(snapshot)
-        self.targets = self.table.targets
-        self.heads.clear()
+        before = self.table.snapshot.standings
+        self._compile(snapshot)
+        self._reset_fuses(before, snapshot.standings)
         gone = [self._keepers.pop(id) for id in self._keepers.keys() - replicas.keys()]
         for keeper in gone:
             keeper.release()
         self._leaving = [keeper for keeper in (*self._leaving, *gone) if keeper.lane and keeper.lane.waiting]
         log.info("snapshot %d", snapshot.number, extra={"action": "snapshot_applied"})
 
+    def _compile(self, snapshot: Snapshot) -> None:
+        self.table = self.compiler.compile(snapshot, self.blown)
+        self.targets = self.table.targets
+        self.heads.clear()
+
     async def _follow(self) -> None:
         """Stay joined to the coordinator, and take each snapshot as it comes."""
         while True:
             try:
-                self.apply(await self.coordination.join(self.id, self.table.snapshot, self._seed))
+                held = self.table.snapshot
+                self.apply(await self.coordination.join(self.id, held, self._seed, self.events.latest()))
                 self.joined = True
                 while True:
                     snapshot = await self.coordination.watch(self.id, self.table.snapshot.number, WATCH_S)
@@ -115,7 +141,73 @@ class Gateway:
         with contextlib.suppress(NStarXError, TimeoutError):
             await asyncio.wait_for(self.coordination.leave_gateway(self.id), LEAVE_S)
 
+    # Demotion
+
+    def _condemn(self, route: str, ref: str, verdict: Demote) -> None:
+        """A version is out of this gateway's traffic at once; the coordinator decides for all, and for how long."""
+        now = time.monotonic()
+        if (route, ref) in self.blown or now - self._accused.get((route, ref), -ACCUSE_S) < ACCUSE_S:
+            return
+        self._accused[route, ref] = now
+        spec = next((spec for spec in self.table.snapshot.routes if spec.name == route), None)
+        if spec is not None and spec.demotion and spec.demotion.enforce and not self._spared(spec, ref):
+            self.blown.add((route, ref))
+            self._compile(self.table.snapshot)
+        log.warning("%s", verdict.sentence, extra={"action": "version_condemned"})
+        self._spawn(self._accuse(route, ref, verdict))
+
+    def _report_soon(self) -> None:
+        """A version has failed: the coordinator hears of it before the second is over."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(REPORT_SOON_S, self._report_now)
+
+    def _report_now(self) -> None:
+        self._soon = None
+        self._spawn(self._report())
+
+    def _spared(self, route: RouteSpec, ref: str) -> bool:
+        standings = self.table.snapshot.standings.get(route.name, {})
+        return refusal(route, ref, standings) is not None
+
+    async def _accuse(self, route: str, ref: str, verdict: Demote) -> None:
+        """Until the coordinator has heard it: what it decides comes with a snapshot."""
+        snapshot = None
+        while snapshot is None:
+            try:
+                snapshot = await self.coordination.accuse(self.id, route, ref, verdict.evidence, self.reading())
+            except NStarXError as error:
+                log.warning("%s", error, extra={"action": "accusation_failed"})
+                await asyncio.sleep(REJOIN_S)
+        self.blown.discard((route, ref))
+        self.apply(snapshot if snapshot.number >= self.table.snapshot.number else self.table.snapshot)
+
+    def _reset_fuses(self, before: Standings, after: Standings) -> None:
+        """Versions that come back to traffic are judged by what they do from now on."""
+        for route, versions in after.items():
+            for ref, standing in versions.items():
+                fuse = self.compiler.fuses.get((route, ref))
+                if fuse and starts_anew(before.get(route, {}).get(ref, Standing()), standing):
+                    fuse.reset(time.monotonic())
+
+    async def _follow_events(self) -> None:
+        """Keep the latest events, for whoever asks this gateway and for the coordinator's next life."""
+        while True:
+            try:
+                self.events.extend(await self.coordination.events(self.last_event, WATCH_S))
+            except NStarXError:
+                await asyncio.sleep(REJOIN_S)
+
     # Counters
+
+    @property
+    def last_event(self) -> int:
+        """Number of the newest event known here; 0 before the first."""
+        latest = self.events.latest(1)
+        return latest[0].number if latest else 0
+
+    def new_request_id(self) -> bytes:
+        """An id for a request whose client gave it none."""
+        return b"%b-%x" % (self._id_prefix, next(self._request_ids))
 
     def refuse(self, error: NStarXError) -> None:
         """Count a request that is refused before a version is chosen."""
@@ -161,6 +253,7 @@ class Gateway:
         """
         public.state.gateway = admin.state.gateway = self
         self._spawn(self._follow())
+        self._spawn(self._follow_events())
         await self._prepared()
         listener = _listen(self.spec.host, self.spec.port, shared=True)
         server = await self._serve(public, listener, http=InferenceProtocol)

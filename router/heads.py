@@ -16,6 +16,9 @@ class KnownHead(NamedTuple):
     target: Target
     head: Head
     length: int
+    request_id: bytes
+    headers: dict[bytes, bytes]
+    url: bytes
 
 
 class Heads(dict[bytes, KnownHead]):

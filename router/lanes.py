@@ -303,6 +303,10 @@ class Backend:
         if lane in self.lanes:
             self.lanes.remove(lane)
 
+    def load(self) -> int:
+        """Requests under way."""
+        return sum([len(lane.waiting) for lane in self.lanes])
+
     def pick(self) -> Lane | None:
         """The less loaded of two lanes; None when there is none with room."""
         lanes = self.lanes

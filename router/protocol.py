@@ -20,9 +20,10 @@ from nstarx.errors import (
     RequestTimeout,
 )
 from router.exchange import Exchange
+from router.facts import Facts
 from router.head import Head, read_head
 from router.heads import KnownHead
-from router.table import SAFE, Target
+from router.table import SAFE, Addressed, Target
 
 if TYPE_CHECKING:
     from router.gateway import Gateway
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 LINGER_S = 2.0
 """How long a refused client may go on sending before the connection is cut (cutting at once would lose the answer), and
 how long an idle connection stays while the gateway drains."""
+
+MAX_REQUEST_ID = 128
+"""Bytes of a client's own request id; a longer one is replaced."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -77,7 +81,9 @@ class InferenceProtocol(HttpToolsProtocol):
     def _repeat(self, known: KnownHead, body: bytes) -> None:
         """A whole request in one read, its head parsed before: the parser need not see it."""
         self.since = 0.0
-        exchange = Exchange(self, known.target, known.head, True)
+        exchange = Exchange(self, known.target, known.head, True, known.request_id)
+        if known.target.guide is not None:
+            exchange.facts = self._facts(known.headers, known.url)
         self.exchange = self.cycle = self.active = exchange
         exchange.body = body
         exchange.complete = exchange.has_turn = True
@@ -139,17 +145,21 @@ class InferenceProtocol(HttpToolsProtocol):
         if (self.pending or self.read > self.limits.max_head_bytes) and self._head_is_too_large():
             self.refuse(HeadersTooLarge(self.limits.max_head_bytes))
             return
-        target = self.gateway.targets.get(self.url) or self._plain_target()
+        found = self.gateway.targets.get(self.url) or self._plain_target()
+        headers = dict(self.headers)
+        target = found.of(headers.get(b"host", b"")) if isinstance(found, Addressed) else found
         if target is None or self.parser.get_method() != b"POST":
             self._fall_through()
             return
-        headers = dict(self.headers)
         if b"upgrade" in headers and self.parser.should_upgrade():
             return
         self.receiving = BODY
         self.since = 0.0
         head = read_head(headers)
-        exchange = self.exchange = Exchange(self, target, head, self._stays_open(headers))
+        request_id = _request_id(headers)
+        exchange = self.exchange = Exchange(self, target, head, self._stays_open(headers), request_id)
+        if target.guide is not None:
+            exchange.facts = self._facts(headers, self.url)
         self._take_turn(exchange)
         length = int(headers.get(b"content-length", b"0"))
         if length > self.limits.max_body_bytes:
@@ -159,7 +169,7 @@ class InferenceProtocol(HttpToolsProtocol):
         elif b"expect" in headers:
             self._expect(exchange)
         elif length and exchange.keep_alive and not head.error and b"transfer-encoding" not in headers:
-            self.head = KnownHead(target, head, length)
+            self.head = KnownHead(target, head, length, request_id, headers, self.url)
 
     def on_body(self, body: bytes) -> None:
         if self.receiving == REFUSED:
@@ -190,7 +200,10 @@ class InferenceProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         return bool(size > self.limits.max_head_bytes)
 
-    def _plain_target(self) -> Target | None:
+    def _facts(self, headers: dict[bytes, bytes], url: bytes) -> Facts:
+        return Facts(headers, url, self.client[0] if self.client else "")
+
+    def _plain_target(self) -> Target | Addressed | None:
         """The target of a path that is written otherwise: with a query, percent-encoded, or as a whole URL."""
         url = self.url
         if url.startswith(b"/"):
@@ -371,3 +384,9 @@ class InferenceProtocol(HttpToolsProtocol):
             active.disconnected = True
             active.message_event.set()
         self.cycle = self.active = self.exchange = None
+
+
+def _request_id(headers: dict[bytes, bytes]) -> bytes:
+    """The client's own id of a request, if it is fit for an answer's head."""
+    given = headers.get(b"x-request-id", b"")
+    return given if len(given) <= MAX_REQUEST_ID and given.isascii() and given.decode().isprintable() else b""

@@ -1,104 +1,227 @@
 """The routing table: a snapshot compiled into a dictionary by raw path, so that deciding is a lookup and a turn."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
+from zlib import crc32
 
 from cluster.records import Snapshot
-from nstarx.spec.route import RouteSpec, SplitSpec
+from judging.standing import Standing, share
+from judging.watched import watch_of
+from nstarx.spec.route import RouteSpec
+from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
+from router.arm import Arm
+from router.budget import CallBudget, RetryBudget
+from router.fuse import Fuse, OnVerdict
+from router.guide import Choose, Guide, chooser
 from router.lanes import Backend
+from router.matching import compile_match
 from router.split import turns
 from router.tally import Tally
 
 SAFE = "/+"
 """What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
 
-
-class Arm(NamedTuple):
-    """One version as one route uses it."""
-
-    backend: Backend
-    tally: Tally
-    head: bytes
-    """Beginning of the head of its good answers, up to the value of Content-Length."""
-    weight: float
+Shares = Mapping[str, float]
+"""Version to the part of its weight that it has, where that isn't all of it."""
 
 
 class Target(NamedTuple):
     """What one path leads to."""
 
     route: RouteSpec
+    shares: Shares
     arms: tuple[Arm, ...]
+    """Those of the route's own split."""
     next_arm: Callable[[], Arm]
     """The arm whose turn it is."""
+    guide: Guide | None
+    """What decides instead, where the route has rules or keys."""
+    retries: RetryBudget
+    rescues: CallBudget
+    fallback: Arm | None
+
+    def may_rescue(self) -> bool:
+        """Take a rescue from the budget, if there is one left."""
+        return self.rescues.take(sum([arm.tally.started for arm in self.arms]))
 
     def live_arm(self) -> Arm | None:
         """An arm that has a replica, for when the one whose turn it was has none."""
         live = [arm for arm in self.arms if arm.backend.lanes and arm.weight]
+        if not live and self.fallback and self.fallback.backend.lanes:
+            return self.fallback
         return max(live, key=lambda arm: arm.weight, default=None)
+
+
+class Addressed(NamedTuple):
+    """What a path leads to where routes differ by host."""
+
+    hosts: dict[bytes, Target]
+    default: Target | None
+
+    def of(self, host: bytes) -> Target | None:
+        """The target for a value of the header Host."""
+        return self.hosts.get(host.lower(), self.default)
 
 
 class Table(NamedTuple):
     """A compiled snapshot. `number` 0 is the empty one that a gateway starts with."""
 
     snapshot: Snapshot
-    targets: dict[bytes, Target]
+    targets: dict[bytes, Target | Addressed]
     """Raw path of an inference endpoint to what answers it."""
+
+    def at(self, path: bytes, host: bytes = b"") -> Target | None:
+        """What answers at a path, for a value of the header Host."""
+        found = self.targets.get(path)
+        return found.of(host) if isinstance(found, Addressed) else found
+
+    def all_targets(self) -> Iterator[Target]:
+        """Every target, whatever leads to it."""
+        for entry in self.targets.values():
+            if isinstance(entry, Target):
+                yield entry
+            else:
+                yield from entry.hosts.values()
+                if entry.default:
+                    yield entry.default
+
+
+Place = tuple[bytes, str]
+"""A path, and the host that it is for; "" for all hosts."""
 
 
 class Compiler:
-    """Makes tables from snapshots. Backends and tallies outlive tables: lanes stay open, counts go on."""
+    """Makes tables from snapshots. Backends, tallies and fuses outlive tables: lanes stay open, counts go on."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        on_verdict: OnVerdict = lambda route, ref, verdict: None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         self.backends: dict[str, Backend] = {}
         self.tallies: dict[tuple[str, str, str], Tally] = {}
-        self._made: dict[bytes, Target] = {}
+        self.fuses: dict[tuple[str, str], Fuse] = {}
+        self._on_verdict = on_verdict
+        self._on_failure = on_failure
+        self._made: dict[Place, Target] = {}
 
-    def compile(self, snapshot: Snapshot) -> Table:
-        """The table for a snapshot. Routes name versions; a version without a route answers under its model's name."""
-        routed = [(inference_path(route.model), route, "primary") for route in (*snapshot.routes, *_implicit(snapshot))]
-        rules = {route.model: route for route in snapshot.routes}
-        direct = [_direct(VersionRef.parse(ref), rules) for ref in snapshot.models]
-        self._made = {path: self._target(path, route, role) for path, route, role in routed + direct}
-        return Table(snapshot, self._made)
+    def compile(self, snapshot: Snapshot, blown: Iterable[tuple[str, str]] = ()) -> Table:
+        """The table for a snapshot. Routes name versions; a version without a route answers under its model's name.
+
+        `blown` are the routes and versions that this gateway has found guilty, and nobody has answered yet.
+        """
+        shares = _shares(snapshot.standings, blown)
+        made: dict[Place, Target] = {}
+        for route in (*snapshot.routes, *_implicit(snapshot)):
+            for place in _places(route):
+                made[place] = self._target(place, route, shares.get(route.name, {}))
+        for place, route in _direct(snapshot):
+            made.setdefault(place, self._target(place, route, {}, "direct"))
+        self._made = made
+        return Table(snapshot, _by_path(made))
 
     def backend(self, ref: str) -> Backend:
         """The one backend of a version."""
         return self.backends.setdefault(ref, Backend(ref))
 
-    def _target(self, path: bytes, route: RouteSpec, role: str) -> Target:
+    def _target(self, place: Place, route: RouteSpec, shares: Shares, role: str | None = None) -> Target:
         """A route that did not change keeps its target, and with it whose turn it is."""
-        made = self._made.get(path)
-        if made and made.route == route:
+        made = self._made.get(place)
+        if made and made.route == route and made.shares == shares:
             return made
-        arms = tuple(self._arm(route.model, ref, role, weight) for ref, weight in route.split.weighted.items())
-        return Target(route, arms, turns([(arm, arm.weight) for arm in arms]).__next__)
+        arms = self._arms(route, route.split, shares, role)
+        fallback = route.fallback.version if route.fallback else None
+        return Target(
+            route=route,
+            shares=shares,
+            arms=arms,
+            next_arm=turns([(arm, arm.weight) for arm in arms], _seed(route.name)).__next__,
+            guide=self._guide(route, shares),
+            retries=RetryBudget(route.retry),
+            rescues=CallBudget(route.rescue.budget_percent, route.rescue.burst, route.rescue.burst),
+            fallback=Arm(self.backend(fallback), self._tally(route.name, fallback, "fallback"), 0.0)
+            if fallback
+            else None,
+        )
 
-    def _arm(self, route: str, ref: str, role: str, weight: float) -> Arm:
+    def _guide(self, route: RouteSpec, shares: Shares) -> Guide | None:
+        rules = [rule for rule in route.rules if rule.enabled]
+        if not rules and route.split.sticky is None:
+            return None
+        compiled = []
+        for rule in rules:
+            salt = f"{route.name}/{rule.name}"
+            compiled.append(
+                (compile_match(rule.match, salt), self._chooser(route, rule.split, shares, salt, rule.name))
+            )
+        return Guide(compiled, self._chooser(route, route.split, shares, route.name, None))
+
+    def _chooser(self, route: RouteSpec, split: SplitSpec, shares: Shares, salt: str, rule: str | None) -> Choose:
+        return chooser(split, self._arms(route, split, shares), salt, rule, _seed(salt))
+
+    def _arms(self, route: RouteSpec, split: SplitSpec, shares: Shares, role: str | None = None) -> tuple[Arm, ...]:
+        """A split's arms. Where demotions leave nobody, they are ignored: something has to answer."""
+        weights = {ref: weight * shares.get(ref, 1.0) for ref, weight in split.weights.items()}
+        if not any(weights.values()):
+            weights = split.weights
+        return tuple(self._arm(route, split, ref, weight, role) for ref, weight in weights.items())
+
+    def _arm(self, route: RouteSpec, split: SplitSpec, ref: str, weight: float, role: str | None) -> Arm:
+        arm = Arm(self.backend(ref), self._tally(route.name, ref, role or split.role(ref)), weight)
+        if role is None:
+            arm.fuse = self._fuse(route, split, arm.tally)
+            if ref == split.candidate and split.stable and route.rescue.enabled and route.idempotent:
+                arm.rescuer = Arm(self.backend(split.stable), self._tally(route.name, split.stable, "rescue"), 0.0)
+        return arm
+
+    def _fuse(self, route: RouteSpec, split: SplitSpec, tally: Tally) -> Fuse | None:
+        """The one fuse of a route and version, kept as long as its policy and what it is compared with stay."""
+        watched = watch_of(split, tally.ref)
+        if route.demotion is None or watched is None:
+            return None
+        other = watched.reference
+        beside = self._tally(route.name, other, split.role(other)) if other else None
+        fuse = self.fuses.get((route.name, tally.ref))
+        if fuse is None or (fuse.tally, fuse.reference, fuse.policy) != (tally, beside, route.demotion):
+            fuse = self.fuses[route.name, tally.ref] = Fuse(
+                tally, beside, route.demotion, self._on_verdict, self._on_failure
+            )
+        return fuse
+
+    def _tally(self, route: str, ref: str, role: str) -> Tally:
         key = (route, ref, role)
-        tally = self.tallies.get(key) or self.tallies.setdefault(key, Tally(*key))
-        head = f"HTTP/1.1 200 OK\r\nx-nstarx-version: {ref}\r\ncontent-type: application/json\r\ncontent-length: "
-        return Arm(self.backend(ref), tally, head.encode(), weight)
+        return self.tallies.get(key) or self.tallies.setdefault(key, Tally(*key))
 
 
-def inference_path(model: str, version: str | None = None) -> bytes:
+def inference_path(model: str, version: str | None = None, prefix: str = "") -> bytes:
     """Where a model is asked, as it stands in a request line."""
     middle = f"/versions/{quote(version, SAFE)}" if version else ""
-    return f"/v2/models/{quote(model)}{middle}/infer".encode()
+    return f"{prefix}/v2/models/{quote(model)}{middle}/infer".encode()
 
 
-def _direct(ref: VersionRef, rules: Mapping[str, RouteSpec]) -> tuple[bytes, RouteSpec, str]:
-    """The way to one version, past the split of its model's route, but by the other rules of it."""
-    split = SplitSpec(weighted={str(ref): 1.0})
-    rule = rules.get(ref.model)
-    route = rule.model_copy(update={"split": split}) if rule else RouteSpec(model=ref.model, split=split)
-    return inference_path(*ref), route, "direct"
+def _places(route: RouteSpec, version: str | None = None) -> list[Place]:
+    path = inference_path(route.model, version, route.path_prefix)
+    return [(path, host) for host in route.hosts or ("",)]
+
+
+def _direct(snapshot: Snapshot) -> Iterator[tuple[Place, RouteSpec]]:
+    """The ways to one version, past the split of its model's routes, but by their other rules."""
+    for ref in map(VersionRef.parse, snapshot.models):
+        alone = {"split": SplitSpec(weighted={str(ref): 1.0}), "rules": (), "demotion": None}
+        routes = [route for route in snapshot.routes if route.model == ref.model]
+        for route in routes:
+            if route.direct:
+                yield from ((place, route.model_copy(update=alone)) for place in _places(route, ref.version))
+        if not any(not route.hosts and not route.path_prefix for route in routes):
+            route = RouteSpec(model=ref.model, split=alone["split"])  # type: ignore[arg-type]
+            yield from ((place, route) for place in _places(route, ref.version))
 
 
 def _implicit(snapshot: Snapshot) -> Iterator[RouteSpec]:
     """For each model without a route: its latest version, pre-releases only where there is nothing else."""
-    routed = {route.model for route in snapshot.routes}
+    routed = {route.model for route in snapshot.routes if not route.hosts and not route.path_prefix}
     latest: dict[str, VersionRef] = {}
     for ref in map(VersionRef.parse, snapshot.models):
         best = latest.get(ref.model)
@@ -107,3 +230,31 @@ def _implicit(snapshot: Snapshot) -> Iterator[RouteSpec]:
     for model, ref in latest.items():
         if model not in routed:
             yield RouteSpec(model=model, split=SplitSpec(weighted={str(ref): 1.0}))
+
+
+def _by_path(made: dict[Place, Target]) -> dict[bytes, Target | Addressed]:
+    by_path: dict[bytes, Target | Addressed] = {path: target for (path, host), target in made.items() if not host}
+    for (path, host), target in made.items():
+        if host:
+            entry = by_path.get(path)
+            if not isinstance(entry, Addressed):
+                entry = by_path[path] = Addressed({}, entry)
+            entry.hosts[host.encode()] = target
+    return by_path
+
+
+def _shares(
+    standings: Mapping[str, Mapping[str, Standing]], blown: Iterable[tuple[str, str]]
+) -> dict[str, dict[str, float]]:
+    """By route, the versions that don't have all of their weight."""
+    shares = {
+        route: {ref: part for ref, standing in versions.items() if (part := share(standing)) < 1}
+        for route, versions in standings.items()
+    }
+    for route, ref in blown:
+        shares.setdefault(route, {})[ref] = 0.0
+    return shares
+
+
+def _seed(name: str) -> int:
+    return crc32(name.encode())

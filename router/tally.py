@@ -8,10 +8,13 @@ from nstarx.histogram import BUCKETS
 class Tally:
     """Outcomes of the calls that one version answered for one route in one role.
 
-    Errors windows are differences between two readings, so counting costs the request nothing more.
+    Error windows are differences between two readings, so counting costs the request nothing more.
     """
 
-    __slots__ = ("codes", "latency", "latency_ns", "ref", "retries", "role", "route", "started")
+    __slots__ = (
+        "codes", "failing", "invalid", "latency", "latency_ns", "lost", "ref", "rescued", "retries", "role", "route",
+        "started",
+    )  # fmt: skip
 
     def __init__(self, route: str, ref: str, role: str) -> None:
         self.route = route
@@ -22,6 +25,14 @@ class Tally:
         self.retries = 0
         self.codes: dict[int, int] = {}
         """HTTP status to calls that ended with it; 499 is a client that went away."""
+        self.invalid = 0
+        """Of the calls that ended with 200, those whose outputs were invalid."""
+        self.lost = 0
+        """Tries whose replica died with the call in hand."""
+        self.rescued = 0
+        """Calls whose failure the client never saw, because another version answered."""
+        self.failing: list[str] = []
+        """Request ids of the latest failed calls."""
         self.latency = [0] * BUCKETS
         self.latency_ns = 0
 

@@ -1,39 +1,99 @@
 """Routes: what a client addresses, and the split that answers it."""
 
+import re
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from nstarx.spec.demotion import DemotionSpec
+from nstarx.spec.fallback import FallbackSpec, RescueSpec
+from nstarx.spec.match import Match
 from nstarx.spec.record import Record
-from nstarx.spec.version import Name, Ref
+from nstarx.spec.retry import RetrySpec
+from nstarx.spec.split import SplitSpec
+from nstarx.spec.version import Name
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
+HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?\Z")
+PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+\Z")
 
 
-class SplitSpec(Record):
-    """How a route divides its traffic. Exactly one kind is given."""
+def valid_host(host: str) -> str:
+    """A value of the header Host, in lower case. Raises ValueError with an example."""
+    if not HOST.match(host.lower()):
+        raise ValueError(f"'{host}' is not a host; write it like models.example.com, with :port where clients send one")
+    return host.lower()
 
-    weighted: dict[Ref, Weight] = Field(min_length=1)
-    """Version to weight; a version's share is its weight divided by their sum."""
 
-    @model_validator(mode="after")
-    def _somebody_answers(self) -> Self:
-        if not sum(self.weighted.values()) > 0:
-            raise ValueError("weighted: at least one weight must be above 0")
-        return self
+def valid_prefix(prefix: str) -> str:
+    """What stands before `/v2/`. Raises ValueError with an example."""
+    if prefix and not PREFIX.match(prefix):
+        raise ValueError(f"'{prefix}' is not a path prefix; write it like /team-a, without a slash at its end")
+    return prefix
+
+
+class RuleSpec(Record):
+    """Requests that are answered by a split of their own."""
+
+    name: Name
+    """What `nstarx routes explain` and records call it."""
+    match: Match
+    """Which requests it is for."""
+    split: SplitSpec
+    """What answers them."""
+    enabled: bool = True
+    """False switches the rule off, and leaves it in place."""
 
 
 class RouteSpec(Record):
-    """Requests for `/v2/models/{model}/infer`, answered by a split."""
+    """Requests for `{path_prefix}/v2/models/{model}/infer`, answered by a split."""
 
     model: Name
+    """The name that clients ask for."""
+    hosts: tuple[Annotated[str, AfterValidator(valid_host)], ...] = Field(default=(), strict=False)
+    """Values of the header Host that the route is for; none is all that no other route names."""
+    path_prefix: Annotated[str, AfterValidator(valid_prefix)] = ""
+    """What stands before `/v2/` in the path."""
+    rules: tuple[RuleSpec, ...] = Field(default=(), strict=False)
+    """The first rule that matches decides; where none does, `split`."""
     split: SplitSpec
+    """How requests are divided."""
+    direct: bool = True
+    """Whether a version in the path bypasses rules and split; false answers such requests 404."""
     timeout_s: Annotated[float, Field(gt=0, le=86400, strict=False)] = 30.0
     """Time to the answer when the request names no shorter one."""
-    num_retries: Annotated[int, Field(ge=0, le=10)] = 1
-    """Further replicas tried when one dies with the request in hand."""
     idempotent: bool = True
-    """False: a request that a replica may have begun is never repeated."""
+    """False: a request that a replica may have begun is never repeated, nor rescued."""
+    retry: RetrySpec = RetrySpec()
+    """Further replicas, when one dies with the request in hand or has no room."""
+    demotion: DemotionSpec | None = DemotionSpec()
+    """When a version of the split is taken out of traffic; null watches nobody."""
+    rescue: RescueSpec = RescueSpec()
+    """How the stable version answers for a candidate that fails."""
+    fallback: FallbackSpec | None = None
+    """What answers when none of the split's versions can."""
+
+    @property
+    def splits(self) -> tuple[SplitSpec, ...]:
+        """Every split that may answer."""
+        return (self.split, *(rule.split for rule in self.rules))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Every version that may answer, each once."""
+        refs = [ref for split in self.splits for ref in split.weights]
+        spare = [self.fallback.version] if self.fallback and self.fallback.version else []
+        return tuple(dict.fromkeys([*refs, *spare]))
+
+    @property
+    def name(self) -> str:
+        """What tells the route from others: its model, behind prefix and hosts where it has any."""
+        return f"{'|'.join(self.hosts)}{self.path_prefix}{'/' if self.hosts or self.path_prefix else ''}{self.model}"
+
+    @model_validator(mode="after")
+    def _rule_names_differ(self) -> Self:
+        if twice := _repeated([rule.name for rule in self.rules]):
+            raise ValueError(f"rules: {', '.join(twice)} is the name of more than one rule")
+        return self
 
 
 class RoutesDocument(Record):
@@ -42,9 +102,16 @@ class RoutesDocument(Record):
     routes: tuple[RouteSpec, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
-    def _one_route_a_model(self) -> Self:
-        models = [route.model for route in self.routes]
-        twice = sorted({model for model in models if models.count(model) > 1})
-        if twice:
+    def _one_route_an_address(self) -> Self:
+        addresses = [
+            f"{host}{route.path_prefix}/{route.model}" if host or route.path_prefix else route.model
+            for route in self.routes
+            for host in route.hosts or ("",)
+        ]
+        if twice := _repeated(addresses):
             raise ValueError(f"routes: {', '.join(twice)} has more than one route")
         return self
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})

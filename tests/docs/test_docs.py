@@ -28,7 +28,8 @@ from nstarx.spec import cluster, gateway, model, route
 from nstarx.spec.cluster import ClusterSpec, GatewayArgs, VersionArgs
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record, parse, parse_yaml, read_yaml
-from nstarx.spec.route import RoutesDocument, RouteSpec, SplitSpec
+from nstarx.spec.route import RoutesDocument, RouteSpec
+from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
 from router.admin import Administration
 from router.endpoints import V2

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from nstarx import __version__
-from nstarx.spec.route import RouteSpec, SplitSpec
+from nstarx.spec.route import RouteSpec
+from nstarx.spec.split import SplitSpec
 from router.gateway import Gateway
 from tests.in_process import DataPlaneInProcess
 from tests.router.test_failures import crash
@@ -165,5 +166,7 @@ def test_route_rules_hold_on_the_way_to_one_version(plane: DataPlaneInProcess) -
     plane.replica("iris@1.0.0")
     split = SplitSpec(weighted={"iris@1.0.0": 1})
     gateway = plane.gateway((RouteSpec(model="iris", split=split, timeout_s=7, idempotent=False),))
-    direct = gateway.targets[b"/v2/models/iris/versions/1.0.0/infer"].route
+    target = gateway.table.at(b"/v2/models/iris/versions/1.0.0/infer")
+    assert target
+    direct = target.route
     assert (direct.timeout_s, direct.idempotent) == (7, False)

@@ -12,7 +12,9 @@ import pytest
 
 from cluster.coordination import CoordinatorUnavailable
 from cluster.coordinator import Coordinator
-from nstarx.spec.route import RoutesDocument, RouteSpec, SplitSpec
+from nstarx.spec.retry import RetrySpec
+from nstarx.spec.route import RoutesDocument, RouteSpec
+from nstarx.spec.split import SplitSpec
 from router.deadlines import expire_overdue
 from router.gateway import Gateway
 from router.protocol import LINGER_S
@@ -254,7 +256,7 @@ def test_request_of_a_route_that_is_not_idempotent_is_not_repeated(plane: DataPl
 
 def test_request_is_not_repeated_more_often_than_its_route_says(plane: DataPlaneInProcess) -> None:
     first = plane.replica("flaky@1.0.0")
-    gateway = plane.gateway((route("flaky", {"flaky@1.0.0": 1}, num_retries=1),))
+    gateway = plane.gateway((route("flaky", {"flaky@1.0.0": 1}, retry=RetrySpec(num_retries=1)),))
     with Wire(gateway) as wire, hanging(plane):
         wire.send(post(FLAKY, flaky()))
         plane.until(lambda: in_flight(gateway) == 1)

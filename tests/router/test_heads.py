@@ -113,7 +113,7 @@ def test_a_new_snapshot_is_obeyed_by_the_next_request(plane: DataPlaneInProcess)
 
 def test_memory_is_bounded() -> None:
     heads = Heads()
-    known = KnownHead(NOBODY, Head(), 1)
+    known = KnownHead(NOBODY, Head(), 1, b"", {}, b"/")
     heads.learn(b"x" * (LONGEST + 1), known)
     assert not heads
     for number in range(3 * MOST):

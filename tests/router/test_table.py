@@ -1,6 +1,7 @@
 """Snapshots compiled into tables, and weights that change under load."""
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 
 import orjson
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.records import Snapshot
-from nstarx.spec.route import RoutesDocument, RouteSpec, SplitSpec
+from nstarx.spec.route import RoutesDocument, RouteSpec
+from nstarx.spec.split import SplitSpec
 from router.gateway import Gateway
 from router.table import Compiler, Table, Target
 from tests.cluster.samples import replica, spec
@@ -24,6 +26,12 @@ def route(model: str = "iris", **weighted: float) -> RouteSpec:
     return RouteSpec(model=model, split=SplitSpec(weighted={refs[name]: weight for name, weight in weighted.items()}))
 
 
+def at(table: Table, path: bytes = IRIS.encode()) -> Target:
+    target = table.at(path)
+    assert target
+    return target
+
+
 def snapshot(*refs: str, routes: tuple[RouteSpec, ...] = ()) -> Snapshot:
     return Snapshot(models={ref: spec(ref) for ref in refs}, routes=routes)
 
@@ -37,7 +45,7 @@ def turns_of(target: Target, n: int) -> list[str]:
 
 
 def latest(*refs: str) -> str:
-    [ref] = answering(Compiler().compile(snapshot(*refs)).targets[IRIS.encode()])
+    [ref] = answering(at(Compiler().compile(snapshot(*refs))))
     return ref
 
 
@@ -56,33 +64,33 @@ def test_latest_release_does_not_depend_on_the_order_of_arrival(refs: list[str])
 
 
 def test_route_takes_the_place_of_the_latest_release() -> None:
-    targets = Compiler().compile(snapshot(OLD, NEW, routes=(route(old=1),))).targets
-    assert answering(targets[IRIS.encode()]) == [OLD]
+    table = Compiler().compile(snapshot(OLD, NEW, routes=(route(old=1),)))
+    assert answering(at(table)) == [OLD]
 
 
 def test_each_version_has_a_path_of_its_own_past_any_split() -> None:
-    targets = Compiler().compile(snapshot(OLD, "iris@2.0.0+build.5", routes=(route(old=1),))).targets
-    assert answering(targets[b"/v2/models/iris/versions/1.0.0/infer"]) == [OLD]
-    assert answering(targets[b"/v2/models/iris/versions/2.0.0+build.5/infer"]) == ["iris@2.0.0+build.5"]
-    [arm] = targets[b"/v2/models/iris/versions/1.0.0/infer"].arms
+    table = Compiler().compile(snapshot(OLD, "iris@2.0.0+build.5", routes=(route(old=1),)))
+    assert answering(at(table, b"/v2/models/iris/versions/1.0.0/infer")) == [OLD]
+    assert answering(at(table, b"/v2/models/iris/versions/2.0.0+build.5/infer")) == ["iris@2.0.0+build.5"]
+    [arm] = at(table, b"/v2/models/iris/versions/1.0.0/infer").arms
     assert arm.tally.role == "direct"
 
 
 def test_route_keeps_its_turn_when_other_things_change() -> None:
     compiler = Compiler()
-    first = compiler.compile(snapshot(OLD, NEW, routes=(route(old=3, new=1),))).targets[IRIS.encode()]
+    first = at(compiler.compile(snapshot(OLD, NEW, routes=(route(old=3, new=1),))))
     begun = turns_of(first, 3)
     changed = snapshot(OLD, NEW, "other@1.0.0", routes=(route(old=3, new=1), route("other", new=1)))
-    second = compiler.compile(changed.model_copy(update={"replicas": (replica("a", OLD),)})).targets[IRIS.encode()]
+    second = at(compiler.compile(changed.model_copy(update={"replicas": (replica("a", OLD),)})))
     assert second is first
     assert Counter(begun + turns_of(second, 1)) == {OLD: 3, NEW: 1}
 
 
 def test_route_that_changes_begins_anew_and_goes_on_counting() -> None:
     compiler = Compiler()
-    first = compiler.compile(snapshot(OLD, NEW, routes=(route(old=1, new=1),))).targets[IRIS.encode()]
+    first = at(compiler.compile(snapshot(OLD, NEW, routes=(route(old=1, new=1),))))
     first.arms[0].tally.started = 5
-    second = compiler.compile(snapshot(OLD, NEW, routes=(route(old=9, new=1),))).targets[IRIS.encode()]
+    second = at(compiler.compile(snapshot(OLD, NEW, routes=(route(old=9, new=1),))))
     assert Counter(turns_of(second, 100)) == {OLD: 90, NEW: 10}
     assert second.arms[0].tally.started == 5
     assert second.arms[0].backend is first.arms[0].backend
@@ -96,7 +104,7 @@ def test_version_that_leaves_takes_its_path_along() -> None:
 
 
 def test_arm_without_weight_does_not_stand_in_for_another() -> None:
-    target = Compiler().compile(snapshot(OLD, NEW, routes=(route(old=1, new=0),))).targets[IRIS.encode()]
+    target = at(Compiler().compile(snapshot(OLD, NEW, routes=(route(old=1, new=0),))))
     assert target.live_arm() is None
 
 
@@ -118,18 +126,18 @@ def test_weights_change_under_load_without_a_failed_request(plane: DataPlaneInPr
     compile = gateway.compiler.compile
     before: dict[str, int] = {}
 
-    def noted(snapshot: Snapshot) -> Table:
-        table = compile(snapshot)
+    def noted(snapshot: Snapshot, blown: Iterable[tuple[str, str]]) -> Table:
+        table = compile(snapshot, blown)
         before.update(started(table))
         return table
 
     def started(table: Table) -> dict[str, int]:
-        return {arm.backend.ref: arm.tally.started for arm in table.targets[IRIS.encode()].arms}
+        return {arm.backend.ref: arm.tally.started for arm in at(table).arms}
 
     def counts() -> dict[str, int]:
         return {ref: n - before[ref] for ref, n in started(gateway.table).items()}
 
-    gateway.compiler.compile = noted  # type: ignore[method-assign]
+    gateway.compiler.compile = noted  # type: ignore[method-assign, assignment]
     with load(gateway) as clients:
         for share in (0.0, 0.5, 0.75, 1.0):
             weighted = {"iris@1.0.0": 1 - share, "iris@1.1.0": share}

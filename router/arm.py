@@ -1,0 +1,32 @@
+"""An arm: one version as one route uses it, in one role."""
+
+from router.fuse import Fuse
+from router.lanes import Backend
+from router.tally import Tally
+
+
+class Arm:
+    """One version as one route uses it."""
+
+    __slots__ = ("backend", "fuse", "head", "ref", "rescuer", "role", "tally", "weight")
+
+    def __init__(self, backend: Backend, tally: Tally, weight: float) -> None:
+        self.backend = backend
+        self.tally = tally
+        self.weight = weight
+        """In proportion to the other arms', demotions taken into account."""
+        self.ref = backend.ref
+        self.role = tally.role
+        self.fuse: Fuse | None = None
+        """What is told of its failures; None where nobody watches it."""
+        self.rescuer: Arm | None = None
+        """What answers for it where it fails, if anything does."""
+        self.head = _head(self.ref, self.role)
+        """Beginning of the head of its good answers, up to the value of Content-Length."""
+
+
+def _head(ref: str, role: str) -> bytes:
+    return (
+        f"HTTP/1.1 200 OK\r\nx-nstarx-version: {ref}\r\nx-nstarx-role: {role}\r\n"
+        "content-type: application/json\r\ncontent-length: "
+    ).encode()
