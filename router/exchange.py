@@ -11,8 +11,6 @@ from judging.windows import INVALID_OUTPUT, LOST_ANSWER
 from nstarx.errors import DeadlineExceeded, NStarXError, Overloaded, Unavailable
 from nstarx.histogram import bucket_of
 from router.arm import Arm
-from router.facts import Facts
-from router.guide import Guide
 from router.head import Head
 from router.lanes import Lane
 from router.table import Target
@@ -47,15 +45,13 @@ class Exchange:
     """
 
     __slots__ = (
-        "arm", "attempts", "body", "borrowed", "complete", "connection", "deadline", "disconnected", "due", "facts",
+        "arm", "attempts", "body", "borrowed", "complete", "connection", "deadline", "disconnected", "due",
         "flags", "gathered", "has_turn", "id", "json", "keep_alive", "lane", "marks", "refusal", "request_id",
         "response_complete", "size", "started", "streaming", "target", "timeout_s", "wait_ms",
     )  # fmt: skip
     message_event = _NobodyListens()
 
     arm: Arm
-    facts: Facts
-    """What the route's rules and keys look at; only where it has any."""
     id: int
     started: int
     deadline: int
@@ -125,25 +121,28 @@ class Exchange:
             self.timeout_s = route.timeout_s
         self.deadline = self.due = started + int(self.timeout_s * 1e9)
         self.wait_ms = int(self.timeout_s * 1000)
-        self.arm = arm = target.next_arm() if target.guide is None else self._guided(target.guide)
+        self._decide(target)
+
+    def _decide(self, target: Target) -> None:
+        """Which version answers: the one whose turn it is."""
+        self._take(target.next_arm())
+        self._send()
+
+    def _take(self, arm: Arm) -> None:
+        """This version answers, and nobody waits for it too long when another could."""
+        self.arm = arm
         arm.tally.started += 1
-        if arm.rescuer is not None:
-            late_after_s = route.rescue.late_after_s or self.timeout_s / 2
-            self.due = min(self.deadline, started + int(late_after_s * 1e9))
-        lane = arm.backend.pick()
+        if arm.rescuer is not None and self.target is not None and self.timeout_s is not None:
+            late_after_s = self.target.route.rescue.late_after_s or self.timeout_s / 2
+            self.due = min(self.deadline, self.started + int(late_after_s * 1e9))
+
+    def _send(self) -> None:
+        lane = self.arm.backend.pick()
         if lane is None:
             self._look_elsewhere()
             return
         self.lane = lane
         self.id = lane.send(self)
-
-    def _guided(self, guide: Guide) -> Arm:
-        decision = guide.decide(self.facts)
-        marks = decision.cookie
-        if decision.rule is not None:
-            marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()
-        self.marks = marks
-        return decision.arm
 
     def _look_elsewhere(self) -> None:
         """Not where it was, if it was anywhere: another replica takes it, or another version of the split where this
@@ -210,8 +209,11 @@ class Exchange:
         self._count(status)
         if (status >= 500 or flags & FLAG_INVALID) and self._recovers(INVALID_OUTPUT if status == 200 else status):
             return
-        if self.disconnected:
-            return
+        if not self.disconnected:
+            self._deliver(status, flags, json, body)
+
+    def _deliver(self, status: int, flags: int, json: int, body: bytes) -> None:
+        """Give the client a replica's answer."""
         if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive and not self.marks:
             connection = self.connection
             gateway = connection.gateway

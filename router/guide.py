@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from secrets import token_bytes
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nstarx.spec.split import SplitSpec
 from router.arm import Arm
@@ -11,6 +11,9 @@ from router.facts import Facts
 from router.matching import Test
 from router.split import turns
 from router.sticky import issue, key_of
+
+if TYPE_CHECKING:
+    from router.journey import Journey
 
 COOKIE_BYTES = 16
 """Random bytes in a cookie that the gateway issues: enough to tell all clients apart."""
@@ -36,13 +39,23 @@ class Guide:
 
     __slots__ = ("_default", "_rules")
 
-    def __init__(self, rules: Sequence[tuple[Test, Choose]], default: Choose) -> None:
+    def __init__(self, rules: Sequence[tuple[str, Test, Choose]], default: Choose) -> None:
         self._rules = rules
         self._default = default
 
+    def __call__(self, journey: "Journey") -> bool:
+        """The stage that chooses a version."""
+        decision = self.decide(journey.facts)
+        journey.key, journey.rule = decision.key, decision.rule
+        journey.marks += decision.cookie
+        if decision.rule is not None:
+            journey.marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()
+        journey.take(decision.arm)
+        return True
+
     def decide(self, facts: Facts) -> Decision:
         """The first rule that matches decides."""
-        for test, choose in self._rules:
+        for _, test, choose in self._rules:
             if test(facts):
                 return choose(facts)
         return self._default(facts)

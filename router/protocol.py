@@ -23,6 +23,7 @@ from router.exchange import Exchange
 from router.facts import Facts
 from router.head import Head, read_head
 from router.heads import KnownHead
+from router.journey import Journey
 from router.table import SAFE, Addressed, Target
 
 if TYPE_CHECKING:
@@ -81,9 +82,7 @@ class InferenceProtocol(HttpToolsProtocol):
     def _repeat(self, known: KnownHead, body: bytes) -> None:
         """A whole request in one read, its head parsed before: the parser need not see it."""
         self.since = 0.0
-        exchange = Exchange(self, known.target, known.head, True, known.request_id)
-        if known.target.guide is not None:
-            exchange.facts = self._facts(known.headers, known.url)
+        exchange = self._exchange(known.target, known.head, True, known.request_id, known.headers, known.url)
         self.exchange = self.cycle = self.active = exchange
         exchange.body = body
         exchange.complete = exchange.has_turn = True
@@ -156,10 +155,8 @@ class InferenceProtocol(HttpToolsProtocol):
         self.receiving = BODY
         self.since = 0.0
         head = read_head(headers)
-        request_id = _request_id(headers)
-        exchange = self.exchange = Exchange(self, target, head, self._stays_open(headers), request_id)
-        if target.guide is not None:
-            exchange.facts = self._facts(headers, self.url)
+        request_id, stays_open = _request_id(headers), self._stays_open(headers)
+        exchange = self.exchange = self._exchange(target, head, stays_open, request_id, headers, self.url)
         self._take_turn(exchange)
         length = int(headers.get(b"content-length", b"0"))
         if length > self.limits.max_body_bytes:
@@ -200,8 +197,14 @@ class InferenceProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         return bool(size > self.limits.max_head_bytes)
 
-    def _facts(self, headers: dict[bytes, bytes], url: bytes) -> Facts:
-        return Facts(headers, url, self.client[0] if self.client else "")
+    def _exchange(
+        self, target: Target, head: Head, keep_alive: bool, id: bytes, headers: dict[bytes, bytes], url: bytes
+    ) -> Exchange:
+        if not target.stages:
+            return Exchange(self, target, head, keep_alive, id)
+        journey = Journey(self, target, head, keep_alive, id)
+        journey.facts = Facts(headers, url, self.client[0] if self.client else "")
+        return journey
 
     def _plain_target(self) -> Target | Addressed | None:
         """The target of a path that is written otherwise: with a query, percent-encoded, or as a whole URL."""
@@ -258,7 +261,7 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self.active = cycle
-        if type(cycle) is Exchange:
+        if isinstance(cycle, Exchange):
             cycle.has_turn = True
             if cycle.complete:
                 cycle.start()
@@ -371,14 +374,14 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def _forget_answered(self) -> None:
         """A quiet connection doesn't keep the body of its last request."""
-        if type(self.active) is Exchange and self.active.response_complete:
+        if isinstance(self.active, Exchange) and self.active.response_complete:
             self.active.forget_body()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.pipeline.clear()
         active = self.active
-        if type(active) is Exchange:
+        if isinstance(active, Exchange):
             active.abandon()
         elif active is not None:
             active.disconnected = True

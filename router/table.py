@@ -1,7 +1,7 @@
 """The routing table: a snapshot compiled into a dictionary by raw path, so that deciding is a lookup and a turn."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
@@ -20,6 +20,9 @@ from router.matching import compile_match
 from router.split import turns
 from router.tally import Tally
 
+if TYPE_CHECKING:
+    from router.journey import Ending, Stage
+
 SAFE = "/+"
 """What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
 
@@ -36,8 +39,12 @@ class Target(NamedTuple):
     """Those of the route's own split."""
     next_arm: Callable[[], Arm]
     """The arm whose turn it is."""
-    guide: Guide | None
-    """What decides instead, where the route has rules or keys."""
+    guide: Guide
+    """What chooses an arm where the request itself has a say: rules and keys."""
+    stages: "tuple[Stage, ...]"
+    """What a request goes through before it is sent; none where the arm whose turn it is simply answers."""
+    endings: "tuple[Ending, ...]"
+    """What happens after an answer."""
     retries: RetryBudget
     rescues: CallBudget
     fallback: Arm | None
@@ -132,13 +139,16 @@ class Compiler:
         if made and made.route == route and made.shares == shares:
             return made
         arms = self._arms(route, route.split, shares, role)
+        guide = self._guide(route, shares, role)
         fallback = route.fallback.version if route.fallback else None
         return Target(
             route=route,
             shares=shares,
             arms=arms,
             next_arm=turns([(arm, arm.weight) for arm in arms], _seed(route.name)).__next__,
-            guide=self._guide(route, shares),
+            guide=guide,
+            stages=self._stages(route, guide),
+            endings=(),
             retries=RetryBudget(route.retry),
             rescues=CallBudget(route.rescue.budget_percent, route.rescue.burst, route.rescue.burst),
             fallback=Arm(self.backend(fallback), self._tally(route.name, fallback, "fallback"), 0.0)
@@ -146,20 +156,24 @@ class Compiler:
             else None,
         )
 
-    def _guide(self, route: RouteSpec, shares: Shares) -> Guide | None:
-        rules = [rule for rule in route.rules if rule.enabled]
-        if not rules and route.split.sticky is None:
-            return None
-        compiled = []
-        for rule in rules:
-            salt = f"{route.name}/{rule.name}"
-            compiled.append(
-                (compile_match(rule.match, salt), self._chooser(route, rule.split, shares, salt, rule.name))
-            )
-        return Guide(compiled, self._chooser(route, route.split, shares, route.name, None))
+    def _stages(self, route: RouteSpec, guide: Guide) -> "tuple[Stage, ...]":
+        """The order in which things happen to a request; nothing but turns needs none of it."""
+        plain = not route.rules and route.split.sticky is None
+        return () if plain else (guide,)
 
-    def _chooser(self, route: RouteSpec, split: SplitSpec, shares: Shares, salt: str, rule: str | None) -> Choose:
-        return chooser(split, self._arms(route, split, shares), salt, rule, _seed(salt))
+    def _guide(self, route: RouteSpec, shares: Shares, role: str | None) -> Guide:
+        rules = []
+        for rule in route.rules if role is None else ():
+            if rule.enabled:
+                salt = f"{route.name}/{rule.name}"
+                choose = self._chooser(route, rule.split, shares, salt, rule.name)
+                rules.append((rule.name, compile_match(rule.match, salt), choose))
+        return Guide(rules, self._chooser(route, route.split, shares, route.name, None, role))
+
+    def _chooser(
+        self, route: RouteSpec, split: SplitSpec, shares: Shares, salt: str, rule: str | None, role: str | None = None
+    ) -> Choose:
+        return chooser(split, self._arms(route, split, shares, role), salt, rule, _seed(salt))
 
     def _arms(self, route: RouteSpec, split: SplitSpec, shares: Shares, role: str | None = None) -> tuple[Arm, ...]:
         """A split's arms. Where demotions leave nobody, they are ignored: something has to answer."""
