@@ -1,8 +1,9 @@
 """Data planes for the tests of this folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import yaml
@@ -11,7 +12,9 @@ from router.gateway import Gateway
 from tests.in_process import DataPlaneInProcess
 from tests.router.wire import in_flight
 
-WriteModel = Callable[[str, str], None]
+
+class WriteModel(Protocol):
+    def __call__(self, name: str, code: str, version: str = "1.0.0") -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -60,16 +63,16 @@ def plane() -> Iterator[DataPlaneInProcess]:
 
 @pytest.fixture
 def write_model(tmp_path: Path) -> WriteModel:
-    """Write a Python model from x (FP32) to y (FP32) into the folder `tmp_path`, as version 1.0.0."""
+    """Write a Python model from x (FP32) to y (FP32) into the folder `tmp_path`."""
 
-    def write(name: str, code: str) -> None:
-        folder = tmp_path / name / "1.0.0"
+    def write(name: str, code: str, version: str = "1.0.0") -> None:
+        folder = tmp_path / name / version
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(code)
         tensors = {"inputs": "x", "outputs": "y"}
         document = {
             "name": name,
-            "version": "1.0.0",
+            "version": version,
             "runtime": "python",
             "file": "model.py",
             "sha256": sha256(code.encode()).hexdigest(),

@@ -1,0 +1,165 @@
+"""A candidate that fails: its clients don't notice, and its traffic ends at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nstarx.spec.route import RouteSpec
+from nstarx.spec.split import SplitSpec
+from router.deadlines import expire_overdue
+from router.gateway import Gateway
+from tests.in_process import DataPlaneInProcess
+from tests.router.conftest import WriteModel
+from tests.router.wire import Wire, codes, flaky, in_flight, in_loop, post
+
+STABLE, CANDIDATE = "model@1.0.0", "model@2.0.0"
+PATH = "/v2/models/model/infer"
+GOOD = "class Model:\n    def infer(self, inputs):\n        return {'y': inputs['x'] * 2}\n"
+BAD = "class Model:\n    def infer(self, inputs):\n        raise RuntimeError('bad release')\n"
+NAN = "class Model:\n    def infer(self, inputs):\n        return {'y': inputs['x'] * float('nan')}\n"
+SLOW = (
+    "import threading\nclass Model:\n    def infer(self, inputs):\n        threading.Event().wait(5)\n"
+    "        return {'y': inputs['x']}\n"
+)
+
+
+@pytest.fixture
+def release(tmp_path: Path, write_model: WriteModel) -> Iterator[Any]:
+    """Serve a good stable version, and a candidate with the given code; the plane and one gateway."""
+    planes: list[DataPlaneInProcess] = []
+
+    def start(candidate: str, percent: float = 50, gateways: int = 1, **parts: Any) -> tuple[Any, list[Gateway]]:
+        write_model("model", GOOD)
+        write_model("model", candidate, "2.0.0")
+        plane = DataPlaneInProcess(tmp_path)
+        planes.append(plane)
+        plane.replica(STABLE)
+        plane.replica(CANDIDATE)
+        canary = {"stable": STABLE, "candidate": CANDIDATE, "percent": percent}
+        document = {"model": "model", "split": {"canary": canary}, **parts}
+        route = RouteSpec.model_validate(document)
+        return plane, [plane.gateway((route,)) for _ in range(gateways)]
+
+    yield start
+    for plane in planes:
+        plane.close()
+
+
+def standing(plane: DataPlaneInProcess) -> str:
+    snapshot = plane.call(plane.coordinator.snapshot())
+    versions = snapshot.standings.get("model", {})
+    return versions[CANDIDATE].state if CANDIDATE in versions else "healthy"
+
+
+def test_candidate_that_fails_everything_costs_no_client_an_answer_and_is_demoted(release: Any) -> None:
+    plane, [gateway] = release(BAD)
+    with Wire(gateway) as wire:
+        answers = [wire.send(post(PATH, flaky(1.0))).answer() for _ in range(60)]
+        assert [answer.json["outputs"][0]["data"] for answer in answers] == [[2.0]] * 60
+        rescued = [answer for answer in answers if "x-nstarx-rescued" in answer.headers]
+        assert rescued
+        assert {answer.headers["x-nstarx-rescued"] for answer in rescued} == {CANDIDATE}
+        assert {(a.headers["x-nstarx-version"], a.headers["x-nstarx-role"]) for a in rescued} == {(STABLE, "rescue")}
+        plane.until(lambda: standing(plane) == "demoted")
+        assert codes(gateway, CANDIDATE, "candidate") == {500: len(rescued)}
+        assert len(rescued) <= 10
+        plane.settle(gateway)
+        assert not gateway.blown
+        later = [wire.send(post(PATH, flaky(1.0))).answer() for _ in range(20)]
+        assert {answer.headers["x-nstarx-version"] for answer in later} == {STABLE}
+    [record] = plane.call(plane.coordinator.snapshot()).demotions
+    assert (record.route, record.version, record.outcome) == ("model", CANDIDATE, "demoted")
+    assert record.evidence.rule == "consecutive_failures"
+    assert set(record.evidence.first_failing) <= {answer.headers["x-request-id"] for answer in rescued}
+    assert record.evidence.first_failing
+    kinds = [event.kind for event in plane.call(plane.coordinator.events(0))]
+    assert "Demoted" in kinds
+
+
+def test_every_gateway_obeys_what_one_has_found(release: Any) -> None:
+    plane, [first, second] = release(BAD, gateways=2)
+    with Wire(first) as wire:
+        for _ in range(30):
+            assert wire.send(post(PATH, flaky(1.0))).answer().status == 200
+    plane.until(lambda: standing(plane) == "demoted")
+    plane.settle(second)
+    with Wire(second) as wire:
+        answers = [wire.send(post(PATH, flaky(1.0))).answer() for _ in range(20)]
+    assert {answer.headers["x-nstarx-version"] for answer in answers} == {STABLE}
+
+
+def test_invalid_outputs_count_as_failures_and_are_rescued(release: Any) -> None:
+    plane, [gateway] = release(NAN)
+    with Wire(gateway) as wire:
+        answers = [wire.send(post(PATH, flaky(1.0))).answer() for _ in range(60)]
+    assert {answer.json["outputs"][0]["data"][0] for answer in answers} == {2.0}
+    plane.until(lambda: standing(plane) == "demoted")
+
+
+def test_late_answer_of_a_candidate_is_rescued(release: Any) -> None:
+    plane, [gateway] = release(SLOW, percent=100)
+    with Wire(gateway) as wire:
+        wire.send(post(PATH, flaky(1.0)))
+        plane.until(lambda: in_flight(gateway) == 1)
+        [call] = [call for lane in gateway.all_lanes() for call in lane.waiting.values()]
+        assert call.due < call.deadline
+        in_loop(plane, lambda: expire_overdue(gateway.all_lanes(), call.due))
+        answer = wire.answer()
+    assert answer.headers["x-nstarx-rescued"] == CANDIDATE
+    assert answer.json["outputs"][0]["data"] == [2.0]
+    assert codes(gateway, CANDIDATE, "candidate") == {504: 1}
+
+
+def test_routes_that_are_not_idempotent_are_not_rescued(release: Any) -> None:
+    _, [gateway] = release(BAD, percent=100, idempotent=False)
+    with Wire(gateway) as wire:
+        answer = wire.send(post(PATH, flaky(1.0))).answer()
+    assert (answer.status, "bad release" in answer.error) == (500, True)
+
+
+def test_rescues_end_with_their_budget(release: Any) -> None:
+    _, [gateway] = release(BAD, percent=100, demotion=None, rescue={"budget_percent": 0, "burst": 3})
+    with Wire(gateway) as wire:
+        statuses = [wire.send(post(PATH, flaky(1.0))).answer().status for _ in range(6)]
+    assert statuses == [200] * 3 + [500] * 3
+
+
+def test_observed_versions_stay_in_traffic(release: Any) -> None:
+    plane, [gateway] = release(BAD, demotion={"enforce": False})
+    with Wire(gateway) as wire:
+        for _ in range(60):
+            assert wire.send(post(PATH, flaky(1.0))).answer().status == 200
+        plane.until(lambda: bool(plane.call(plane.coordinator.snapshot()).demotions))
+    [record] = plane.call(plane.coordinator.snapshot()).demotions
+    assert record.outcome == "observed"
+    target = gateway.table.at(PATH.encode())
+    assert target
+    assert [arm.weight for arm in target.arms] == [50, 50]
+
+
+def test_demoted_version_comes_back_when_a_person_says_so(release: Any) -> None:
+    plane, [gateway] = release(BAD)
+    with Wire(gateway) as wire:
+        for _ in range(60):
+            wire.send(post(PATH, flaky(1.0))).answer()
+        plane.until(lambda: standing(plane) == "demoted")
+        plane.call(plane.coordinator.undo_demotion("model", CANDIDATE))
+        plane.settle(gateway)
+        answers = [wire.send(post(PATH, flaky(1.0))).answer() for _ in range(10)]
+    assert any("x-nstarx-rescued" in answer.headers for answer in answers)
+    [record] = plane.call(plane.coordinator.snapshot()).demotions
+    assert record.undone is not None
+
+
+def test_the_only_version_stays_whatever_it_does(tmp_path: Path, write_model: WriteModel) -> None:
+    write_model("model", BAD)
+    plane = DataPlaneInProcess(tmp_path)
+    try:
+        plane.replica(STABLE)
+        gateway = plane.gateway((RouteSpec(model="model", split=SplitSpec(weighted={STABLE: 1})),))
+        with Wire(gateway) as wire:
+            assert {wire.send(post(PATH, flaky(1.0))).answer().status for _ in range(30)} == {500}
+    finally:
+        plane.close()
