@@ -68,7 +68,8 @@ IDLE = 0.05
 def where(condition: Number, then: Number, otherwise: Number) -> Number:
     if isinstance(condition, bool):
         return then if condition else otherwise
-    return then * condition + otherwise * (1 - condition)
+    found: Number = np.where(condition, then, otherwise)
+    return found[()]
 
 
 def least(a: Number, b: Number) -> Number:
@@ -307,8 +308,8 @@ def fired(trail: Trail, policy: DemotionSpec) -> dict[Sequential, Number]:
 
 def _fired(rule: Sequential, detector: Detector, trail: Trail, policy: DemotionSpec) -> Number:
     enough = detector.total >= threshold(policy)
-    if enough is False:
-        return False
+    if enough is False or not np.any(enough):
+        return enough
     if rule == "consecutive_failures":
         enough = enough & (trail.run >= policy.consecutive_failures)
     else:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from judging.judge import failure_evidence, judge
 from judging.readings import Readings, Span
-from judging.sequential import LATENCY, Seen, Trail, begin, fold
+from judging.sequential import LATENCY, UNKNOWN, Seen, Trail, begin, fold
 from judging.verdict import Demote, Keep, NotEnoughData
 from judging.windows import INVALID_OUTPUT, NO_CALLS, TIMEOUT, Counts, Failing, Windows, is_failure
 from nstarx.spec.demotion import DemotionSpec
@@ -15,12 +15,10 @@ REMEMBERED = 64
 
 
 class Watch:
-    """A gateway's own fuse for one route and version. It is told of failed calls alone, and costs the others
-    nothing.
+    """A gateway's own fuse for one route and version. It is told of failed calls alone; the others cost nothing.
 
-    The counters that it is given only grow, and it has to know where they stood when it began. Rescues and shadows
-    are to be left out: a call counts for the version that was chosen for it, so that the split says how many there
-    should be of both.
+    The counters that it is given only grow. Rescues and shadows are to be left out: a call counts for the version that
+    was chosen for it, so that the split says how many there should be of both.
     """
 
     __slots__ = ("_failing", "_failures", "_invalid", "_timeouts", "_trail", "policy", "stable", "version")
@@ -31,42 +29,48 @@ class Watch:
         policy: DemotionSpec,
         stable: str | None = None,
         *,
-        calls: int = 0,
+        calls: int | None = None,
         now: float = 0.0,
         stable_calls: int = 0,
         stable_failures: int = 0,
     ) -> None:
+        """`calls` and the like are where the counters stand; not given, the watch begins with the first failed call."""
         self.version = version
         self.policy = policy
         self.stable = stable
         self._failures = self._timeouts = self._invalid = 0
         self._failing: deque[Failing] = deque(maxlen=REMEMBERED)
-        self._trail = begin(policy, self._seen(calls, stable_calls, stable_failures), now)
+        self._trail: Trail | None = None
+        if calls is not None:
+            self.reset(calls, now, stable_calls, stable_failures)
 
     def failed(
         self, status: int, request_id: str, calls: int, now: float, stable_calls: int = 0, stable_failures: int = 0
     ) -> Demote | None:
         """A call has ended with a status. `calls` are the version's ended calls, this one among them; what the
-        stable version has done by now is compared. Takes some ten microseconds. None as long as nothing is proven."""
+        stable version has done by now is compared. Takes some fifty microseconds. None as long as nothing is proven."""
         if not is_failure(status):
             return None
+        if self._trail is None:
+            self.reset(calls - 1, now, stable_calls, stable_failures)
         self._failures += 1
         self._timeouts += status == TIMEOUT
         self._invalid += status == INVALID_OUTPUT
         self._failing.append(Failing(now, request_id))
-        self._trail = fold(self._trail, self._seen(calls, stable_calls, stable_failures), now, self.policy)
-        return self._proven(now)
+        return self._judged(self._seen(calls, stable_calls, stable_failures), now)
 
     def reset(self, calls: int, now: float, stable_calls: int = 0, stable_failures: int = 0) -> None:
         """Start anew from these counts: a version that comes back is judged by what it does from then on."""
         self._failing.clear()
-        self._trail = begin(self.policy, self._seen(calls, stable_calls, stable_failures), now, self._trail.history)
+        history = self._trail.history if self._trail else UNKNOWN
+        self._trail = begin(self.policy, self._seen(calls, stable_calls, stable_failures), now, history)
 
     def _seen(self, calls: int, stable_calls: int, stable_failures: int) -> Seen:
         return Seen(calls, self._failures, self._timeouts, self._invalid, stable_calls, stable_failures)
 
-    def _proven(self, now: float) -> Demote | None:
-        readings = Readings(self.version, self.stable, self._trail, self._trail.seen, tuple(self._failing))
+    def _judged(self, seen: Seen, now: float) -> Demote | None:
+        self._trail = trail = fold(self._trail or begin(self.policy), seen, now, self.policy)
+        readings = Readings(self.version, self.stable, trail, seen, tuple(self._failing))
         evidence = failure_evidence(readings, self.policy, now)
         return Demote(evidence=evidence) if evidence else None
 

@@ -2,6 +2,7 @@
 
 import timeit
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ POLICY = DemotionSpec()
 
 def watch(policy: DemotionSpec = POLICY) -> Watch:
     """Of a gateway whose stable version has answered a while."""
-    return Watch("iris@1.1.0", policy, "iris@1.0.0", stable_calls=50_000, stable_failures=20)
+    return Watch("iris@1.1.0", policy, "iris@1.0.0", calls=0, stable_calls=50_000, stable_failures=20)
 
 
 def failed(watched: Watch, number: int, status: int = 500) -> Demote | None:
@@ -83,6 +84,16 @@ def test_verdict_survives_json() -> None:
     watched = watch()
     verdict = next(found for number in range(1, 99) if (found := failed(watched, number)))
     assert VERDICT.validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_calls_from_before_the_watch_began_are_not_taken_for_the_present_split() -> None:
+    """Not told where counters stood, it must not believe in a million stable calls for each of the candidate's."""
+    for seed in range(20):
+        random, watched, stable, failures = np.random.default_rng(seed), Watch("b", POLICY, "a"), 1_000_000, 1000
+        for call in range(1, 300):
+            stable, failures = stable + 9, failures + int(random.binomial(9, 0.3))
+            if random.random() < 0.3:
+                assert watched.failed(500, "x", call, 0.0, stable, failures) is None
 
 
 def test_a_failed_call_costs_less_than_a_millisecond() -> None:
