@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import httpx
 import orjson
@@ -18,13 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from cluster import coordination
+from cluster import coordination, demotions
 from cluster.frames import Kind
 from nstarx import errors
 from nstarx.cli.app import app
 from nstarx.errors import NStarXError
 from nstarx.repository import Repository
-from nstarx.spec import cluster, gateway, model, route
+from nstarx.spec import cluster, demotion, fallback, gateway, key, match, model, retry, route, split
 from nstarx.spec.cluster import ClusterSpec, GatewayArgs, VersionArgs
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record, parse, parse_yaml, read_yaml
@@ -40,7 +40,7 @@ from serving.runtimes.loading import load_runtime
 from tests.docs.pages import DOCS, FENCE, LINK, ROOT, Block, anchors, blocks, codes, pages, rows, section, text
 from tests.in_process import data_plane
 
-CONFIGURATION, MODELS = "configuration.md", "models.md"
+CONFIGURATION, MODELS, TRAFFIC, DEMOTION = "configuration.md", "models.md", "traffic.md", "demotion.md"
 SECTIONS = {
     cluster.ClusterSpec: (CONFIGURATION, "The file"),
     cluster.VersionSpec: (CONFIGURATION, "versions"),
@@ -50,7 +50,20 @@ SECTIONS = {
     gateway.ClientLimits: (CONFIGURATION, "gateway.limits"),
     route.RouteSpec: (CONFIGURATION, "routes"),
     route.RoutesDocument: (CONFIGURATION, "routes"),
-    route.SplitSpec: (CONFIGURATION, "split"),
+    route.RuleSpec: (TRAFFIC, "rules"),
+    match.Match: (TRAFFIC, "match"),
+    match.StringMatch: (TRAFFIC, "values"),
+    split.SplitSpec: (TRAFFIC, "split"),
+    split.CanarySpec: (TRAFFIC, "canary"),
+    split.BlueGreenSpec: (TRAFFIC, "blue_green"),
+    key.KeySpec: (TRAFFIC, "sticky"),
+    key.CookieSpec: (TRAFFIC, "cookie"),
+    demotion.DemotionSpec: (DEMOTION, "demotion"),
+    demotion.MinEffect: (DEMOTION, "min_effect"),
+    fallback.RescueSpec: (DEMOTION, "rescue"),
+    fallback.FallbackSpec: (DEMOTION, "fallback"),
+    fallback.StaticAnswer: (DEMOTION, "fallback.static"),
+    retry.RetrySpec: ("limits.md", "retry"),
     model.ModelSpec: (MODELS, "model.yaml"),
     model.TensorSpec: (MODELS, "inputs and outputs"),
     model.Batching: (MODELS, "batching"),
@@ -70,11 +83,27 @@ def by_source(block: Block) -> str:
 # Settings
 
 
+ROOTS = (cluster.ClusterSpec, cluster.GatewayArgs, cluster.VersionArgs, model.ModelSpec, route.RoutesDocument)
+"""What files and Ray Serve arguments are parsed to; whatever these hold can be set by users."""
+
+
 def spec_records() -> set[type[Record]]:
-    found = {
-        cls for module in (cluster, gateway, model, route) for _, cls in inspect.getmembers(module, inspect.isclass)
-    }
-    return {cls for cls in found if issubclass(cls, Record) and cls is not Record}
+    found: set[type[Record]] = set()
+    waiting: list[type[Record]] = list(ROOTS)
+    while waiting:
+        record = waiting.pop()
+        if record not in found:
+            found.add(record)
+            waiting += [held for field in record.model_fields.values() for held in records_in(field.annotation)]
+    return found
+
+
+def records_in(annotation: Any) -> Iterator[type[Record]]:
+    """The records in `dict[Ref, Spec] | None` and the like."""
+    if inspect.isclass(annotation) and issubclass(annotation, Record):
+        yield annotation
+    for part in get_args(annotation):
+        yield from records_in(part)
 
 
 def test_every_spec_record_has_its_section() -> None:
@@ -144,7 +173,7 @@ def subclasses(cls: type[NStarXError]) -> Iterator[type[NStarXError]]:
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
-    modules = (errors.__name__, coordination.__name__)
+    modules = (errors.__name__, coordination.__name__, demotions.__name__)
     known: list[type[NStarXError]] = [NStarXError, *subclasses(NStarXError)]
     documented = {codes(code)[0]: int(status) for code, status, *_ in rows(text("errors.md"))}
     assert documented == {cls.code: cls.status for cls in known if cls.__module__ in modules}
