@@ -5,17 +5,16 @@ import importlib
 import logging
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster import upfile
+from cluster import preflight, upfile
 from cluster.applications import delay_of, failure_of, run
 from nstarx.client import Admin
-from nstarx.errors import InvalidConfiguration, ModelLoadFailed, NStarXError, Unavailable
+from nstarx.errors import ModelLoadFailed, NStarXError, Unavailable
 from nstarx.repository import Repository
 from nstarx.spec.cluster import GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, VERSION_IMPORT_PATH, ClusterSpec, VersionSpec
 from nstarx.spec.version import VersionRef
@@ -66,8 +65,7 @@ class Cluster:
 
         `on_ray` is called once Ray is there: Ray takes over some signals of its process.
         """
-        _check_free(_reachable(self.spec.gateway.host), self.spec.gateway.port)
-        _check_free(_reachable(self.spec.gateway.admin_host), self.spec.gateway.admin_port)
+        preflight.check(self.spec, here=self._ray_address is None)
         self._start_ray()
         on_ray()
         self._started = True
@@ -201,6 +199,7 @@ def _init(address: str, **options: Any) -> Any:
 
 
 def _join(address: str) -> None:
+    preflight.check_ray(address)
     try:
         _init(address)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -214,13 +213,6 @@ def _waits_for(application: str) -> str:
 def _reachable(host: str) -> str:
     """Where a listener on `host` is found from the same machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-
-
-def _check_free(host: str, port: int) -> None:
-    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), port), timeout=1):
-        raise InvalidConfiguration(
-            f"port {port} of {host} is in use; end what uses it, or set gateway.port and gateway.admin_port"
-        )
 
 
 def take_down(up: upfile.Up, port: int) -> None:

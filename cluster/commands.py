@@ -13,15 +13,16 @@ from typing import Annotated, NoReturn
 
 import typer
 import yaml
-from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from cluster import upfile
-from nstarx.cli.output import console
+from nstarx.cli.documents import read_document
+from nstarx.cli.output import console, print_warning
 from nstarx.client import Admin
 from nstarx.errors import NStarXError, Unavailable, Unsupported
 from nstarx.spec.cluster import ClusterSpec
-from nstarx.spec.record import parse, read_yaml
+from nstarx.spec.record import parse
 from nstarx.traffic import Reading, window
 
 DOWN_S = 60.0
@@ -52,7 +53,7 @@ def up(
     ] = False,
 ) -> None:
     """Bring up gateways and versions, and show their traffic until Ctrl-C."""
-    spec = parse(ClusterSpec, read_yaml(config), str(config))
+    spec = parse(ClusterSpec, read_document(config, "versions: [{version: iris@1.0.0}]"), str(config))
     if serve_config:
         typer.echo(yaml.safe_dump(spec.serve_config(), sort_keys=False), nl=False)
     elif detach:
@@ -61,11 +62,16 @@ def up(
         _run(spec, ray_address)
 
 
-def down(admin_port: Annotated[int, typer.Option(help="Administration port of what is up.")] = 8081) -> None:
+def down(
+    admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Administration port of what is up.")] = 8081,
+) -> None:
     """End what `nstarx up` brought up: drain, then stop."""
     known = upfile.read(admin_port)
     if known is None:
-        raise Unavailable(f"nothing that `nstarx up` started is known with administration port {admin_port}")
+        raise Unavailable(
+            f"nothing that `nstarx up` started is known with administration port {admin_port}; name its port with "
+            "--admin-port, or end what `serve deploy` started with `serve shutdown`"
+        )
     if not known.alive():
         from cluster.bringup import take_down
 
@@ -87,11 +93,15 @@ def _run(spec: ClusterSpec, ray_address: str | None) -> None:
     began = time.monotonic()
 
     def tell(sentence: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/dim]  {sentence}", highlight=False)
+        line = Text.assemble((f"{time.monotonic() - began:5.1f} s", "dim"), "  ", sentence)
+        console.print(line, soft_wrap=True)
 
     tell("importing Ray")
     from cluster.bringup import Cluster
+    from cluster.preflight import unserved
 
+    for sentence in unserved(spec):
+        print_warning(sentence)
     cluster = Cluster(spec, ray_address, tell)
     try:
         cluster.start(on_ray=lambda: signal.signal(signal.SIGTERM, _interrupt))
@@ -147,7 +157,7 @@ def _detach(config: Path, ray_address: str | None, admin_port: int) -> None:
         )  # fmt: skip
     while b"Ctrl-C drains" not in log.read_bytes():
         if process.poll() is not None:
-            Console(stderr=True).print(log.read_text(), highlight=False)
+            typer.echo(log.read_text(), err=True)
             raise Unavailable(f"it did not come up; its log is {log}")
         time.sleep(0.1)
-    console.print(f"up; log: {log}; `nstarx down --admin-port {admin_port}` ends it", highlight=False)
+    console.print(Text(f"up; log: {log}; `nstarx down --admin-port {admin_port}` ends it"), soft_wrap=True)

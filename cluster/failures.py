@@ -10,6 +10,8 @@ SHORT = 300
 COMMAND_FAILED = "SubprocessCalledProcessError"
 """What Ray raises when a command fails while it makes the environment for `python.requirements`."""
 OUTPUT = re.compile(r"^Last \d+ lines of stdout:\n", re.MULTILINE)
+FRAME = re.compile(r'^\s+File "', re.MULTILINE)
+NO_REASON = "no reason given"
 AT_WORK = ("Collecting ", "Processing ")
 """How pip's line about the package that it turns to begins."""
 REFUSED = "ERROR: "
@@ -31,7 +33,7 @@ def reason(message: str) -> str:
         return f"its python.requirements were not installed in time; {MEND}"
     if "Changing the ray version is not allowed" in message:
         return "its python.requirements would replace Ray itself by another version; leave ray out of them"
-    return _last_raised(_lines(message))
+    return _last_raised(message)
 
 
 def _environment(message: str) -> str:
@@ -69,13 +71,23 @@ def _unreachable(lines: list[str]) -> str:
     return " (its package index can't be reached)" if any("connection broken by" in line for line in lines) else ""
 
 
-def _last_raised(lines: list[str]) -> str:
+def _last_raised(message: str) -> str:
     kinds = {cls.__name__ for cls in _subclasses(NStarXError)}
+    lines = _lines(message)
     for line in reversed(lines):
         kind, _, sentence = line.partition(": ")
         if kind.rpartition(".")[2] in kinds:
             return sentence
-    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
+    return _below_stack(message) or next(
+        (line for line in reversed(lines) if "Error" in line), (lines or [NO_REASON])[-1]
+    )
+
+
+def _below_stack(message: str) -> str:
+    """The line below the last frame of a stack: what was raised, whatever it is called."""
+    _, *frames = FRAME.split(message)
+    below = frames[-1].splitlines()[1:] if frames else []
+    return next((line for line in below if line.strip() and not line[0].isspace()), "")
 
 
 def _lines(text: str) -> list[str]:

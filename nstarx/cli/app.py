@@ -4,9 +4,9 @@ import sys
 from importlib.metadata import entry_points
 
 import typer
-from rich.console import Console
 
 from nstarx.cli import infer, routes, status, versions
+from nstarx.cli.output import print_error
 from nstarx.errors import NStarXError
 
 HELP = "Put model versions live behind a gateway that divides traffic among them."
@@ -21,9 +21,13 @@ for point in sorted(entry_points(group="nstarx.commands")):
 
 
 def main() -> None:
-    """Run the command line; our errors become a sentence and exit code 1."""
+    """Run the command line; our errors, and those of files, become a sentence and exit code 1."""
     try:
         app()
-    except NStarXError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error.sentence}", highlight=False)
+    except (NStarXError, OSError) as error:
+        print_error(error.sentence if isinstance(error, NStarXError) else _of_file(error))
         sys.exit(1)
+
+
+def _of_file(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)

@@ -9,6 +9,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 console = Console()
 
@@ -34,8 +35,18 @@ def print_document(document: Any, output: Format) -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> None:
-    """A table for people."""
+    """A table for people. Cells are rich's markup: what others have written has to be escaped."""
     table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)
+
+
+def print_warning(sentence: str) -> None:
+    """A sentence about something that was done, but may not be what was meant; printed as it is."""
+    console.print(Text(f"warning: {sentence}", "yellow"), soft_wrap=True)
+
+
+def print_error(sentence: str) -> None:
+    """Why a command failed, on standard error; printed as it is, brackets too."""
+    Console(stderr=True).print(Text.assemble(("error: ", "red"), sentence), soft_wrap=True)

@@ -5,11 +5,21 @@ from typing import Annotated
 
 import typer
 
+from nstarx.cli.connections import administration
+from nstarx.cli.documents import read_document
 from nstarx.cli.options import AdminURL
-from nstarx.cli.output import Format, Output, console, print_document, print_table
-from nstarx.client import ADMIN_URL, Admin
-from nstarx.spec.record import parse, read_yaml
+from nstarx.cli.output import Format, Output, console, print_document, print_table, print_warning
+from nstarx.cli.splits import splits
+from nstarx.client import ADMIN_URL
+from nstarx.errors import InvalidConfiguration
+from nstarx.spec.cluster import ClusterSpec
+from nstarx.spec.record import parse
 from nstarx.spec.route import RoutesDocument
+
+EXAMPLE = "routes: [{model: iris, split: {weighted: {iris@1.0.0: 1}}}]"
+
+KEYS_OF_UP = ClusterSpec.model_fields.keys() - RoutesDocument.model_fields.keys()
+"""Keys of another kind of file, which has routes, too."""
 
 routes = typer.Typer(no_args_is_help=True, help="Read and change how traffic is divided.")
 
@@ -21,15 +31,16 @@ def register(app: typer.Typer) -> None:
 @routes.command()
 def show(admin_url: AdminURL = ADMIN_URL, output: Output = Format.yaml) -> None:
     """Print the routes, as a file that `apply` takes."""
-    with Admin(admin_url) as admin:
+    with administration(admin_url) as admin:
         document, etag = admin.routes()
     if output is not Format.table:
         print_document(document, output)
         return
     rows = [
-        (route["model"], version, weight)
+        (name, version, f"{weight:g}")
         for route in document["routes"]
-        for version, weight in route["split"]["weighted"].items()
+        for name, weights in splits(route)
+        for version, weight in weights.items()
     ]
     print_table(("ROUTE", "VERSION", "WEIGHT"), rows)
     console.print(f"etag {etag}", style="dim")
@@ -43,10 +54,17 @@ def apply(
     admin_url: AdminURL = ADMIN_URL,
 ) -> None:
     """Replace all routes by those of a file, at once and without losing a request."""
-    document = parse(RoutesDocument, read_yaml(file), str(file))
-    with Admin(admin_url) as admin:
+    document = _read(file)
+    with administration(admin_url) as admin:
         applied = admin.apply_routes(document.model_dump(mode="json"), if_match, dry_run)
     verb = ("would change" if dry_run else "changed") if applied["changed"] else "unchanged"
     console.print(f"routes {verb}; snapshot {applied['number']}")
     for warning in applied["warnings"]:
-        console.print(f"warning: {warning}", style="yellow")
+        print_warning(warning)
+
+
+def _read(file: Path) -> RoutesDocument:
+    document = read_document(file, EXAMPLE)
+    if document.keys() & KEYS_OF_UP:
+        raise InvalidConfiguration(f"{file}: is a configuration for `nstarx up`; give a file with its `routes` alone")
+    return parse(RoutesDocument, document, str(file))

@@ -4,9 +4,11 @@ from typing import Any
 
 import typer
 
+from nstarx.cli.connections import administration
 from nstarx.cli.options import AdminURL
 from nstarx.cli.output import Format, Output, console, print_document, print_table
-from nstarx.client import ADMIN_URL, Admin
+from nstarx.cli.splits import splits
+from nstarx.client import ADMIN_URL
 from nstarx.traffic import totals
 
 
@@ -16,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def status(admin_url: AdminURL = ADMIN_URL, output: Output = Format.table) -> None:
     """Show gateways, versions, routes and traffic."""
-    with Admin(admin_url) as admin:
+    with administration(admin_url) as admin:
         document = admin.status()
     if output is Format.table:
         _print(document)
@@ -32,7 +34,8 @@ def _print(document: dict[str, Any]) -> None:
         ("VERSION", "REPLICAS", "REQUESTS", "ERRORS", "P50 MS", "P99 MS"), map(_version(document), document["versions"])
     )
     console.print()
-    print_table(("ROUTE", "SPLIT"), [(route["model"], _split(route)) for route in document["routes"]])
+    shares = [(name, _shares(weights)) for route in document["routes"] for name, weights in splits(route)]
+    print_table(("ROUTE", "SPLIT"), shares)
     if document["coordinator"] != "present":
         console.print("\nThe coordinator is away; gateways go on with what they know.", style="yellow")
 
@@ -45,8 +48,7 @@ def _version(document: dict[str, Any]) -> Any:
     return row
 
 
-def _split(route: dict[str, Any]) -> str:
-    weights = route["split"]["weighted"]
+def _shares(weights: dict[str, float]) -> str:
     total = sum(weights.values())
     return ", ".join(f"{ref} {weight / total:.4g}" for ref, weight in weights.items())
 

@@ -122,6 +122,16 @@ def test_error_of_ours_is_its_sentence_whatever_stands_around_it() -> None:
     assert reason(stack) == "a: is required"
 
 
+def test_error_that_is_not_called_one_is_the_line_below_the_last_frame() -> None:
+    stack = """RuntimeError: Traceback (most recent call last):
+  File "/srv/router/gateway.py", line 275, in _listen
+    listener.bind((host, port))
+    ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+socket.gaierror: [Errno -2] Name or service not known
+[raylet] see the logs"""
+    assert reason(stack) == "socket.gaierror: [Errno -2] Name or service not known"
+
+
 def test_foreign_error_is_its_line() -> None:
     assert reason("Traceback\n  File x\nValueError: no\nsee the logs") == "ValueError: no"
     assert reason("waits for CPUs") == "waits for CPUs"

@@ -1,0 +1,16 @@
+"""How commands show the splits of a route, whatever their kinds are."""
+
+from typing import Any
+
+from nstarx.spec.record import parse
+from nstarx.spec.route import RouteSpec
+
+
+def splits(route: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """A route's splits in the order in which they are asked: a name, and version to weight.
+
+    `route` is as a server tells it. Raises InvalidConfiguration when it knows more of routes than this command.
+    """
+    spec = parse(RouteSpec, route, f"route '{route.get('model')}' as the server tells it")
+    rules = [(f"{spec.name}, rule {rule.name}{'' if rule.enabled else ' (off)'}", rule.split) for rule in spec.rules]
+    return [(name, split.weights) for name, split in (*rules, (spec.name, spec.split))]
