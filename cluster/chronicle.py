@@ -1,10 +1,13 @@
-"""What changes of standing are told as: events for everybody, and records of the verdicts against versions."""
+"""What changes are told as: events for everybody, and records of the verdicts against versions."""
 
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from cluster.demotions import Change
 from cluster.events import EventKind
 from cluster.records import DemotionRecord
+from nstarx.spec.route import RouteSpec
+from nstarx.spec.split import SplitSpec
 
 KEPT = 50
 """Records of verdicts that are kept."""
@@ -71,3 +74,48 @@ def sentence(change: Change) -> str:
             return f"{version} is healthy on route '{route}': {why}"
         case _:
             return f"{version} is suspected on route '{route}': {why}"
+
+
+def merged(held: Iterable[DemotionRecord], own: Iterable[DemotionRecord]) -> tuple[DemotionRecord, ...]:
+    """The records of a former life, and behind them those of this one, numbered on."""
+    records = {_key(record): record for record in held}
+    last = max((record.id for record in records.values()), default=0)
+    for record in own:
+        if (known := records.get(_key(record))) is None:
+            last += 1
+            records[_key(record)] = record.model_copy(update={"id": last})
+        elif record.undone is not None:
+            records[_key(record)] = known.model_copy(update={"undone": record.undone})
+    return tuple(records.values())[-KEPT:]
+
+
+def _key(record: DemotionRecord) -> tuple[float, str, str]:
+    return record.time, record.route, record.version
+
+
+def differences(before: RouteSpec | None, after: RouteSpec) -> Iterator[tuple[EventKind, str, dict[str, Any]]]:
+    """What a person has changed about how a route divides its requests: kind, sentence and details of events."""
+    if before is None:
+        return
+    if before.split.weights != after.split.weights:
+        yield _divided(f"route '{after.name}'", before.split, after.split)
+    known = {rule.name: rule for rule in before.rules}
+    for rule in after.rules:
+        subject, old = f"rule '{rule.name}' of route '{after.name}'", known.get(rule.name)
+        if old and old.enabled != rule.enabled:
+            sentence = f"{subject} is switched {'on' if rule.enabled else 'off'}"
+            yield EventKind.FLAG_CHANGED, sentence, {"rule": rule.name, "enabled": rule.enabled}
+        if old and old.split.weights != rule.split.weights:
+            kind, sentence, details = _divided(subject, old.split, rule.split)
+            yield kind, sentence, {"rule": rule.name, **details}
+
+
+def _divided(subject: str, before: SplitSpec, after: SplitSpec) -> tuple[EventKind, str, dict[str, Any]]:
+    sentence = f"{subject} divides its requests {_shares(before)} no more, but {_shares(after)}"
+    return EventKind.WEIGHTS_CHANGED, sentence, {"before": before.weights, "after": after.weights}
+
+
+def _shares(split: SplitSpec) -> str:
+    weights = split.weights
+    total = sum(weights.values())
+    return ", ".join(f"{ref} {weight / total:.4g}" for ref, weight in weights.items())

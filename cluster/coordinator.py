@@ -20,7 +20,7 @@ from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
 from nstarx.spec.model import ModelSpec
-from nstarx.spec.route import RoutesDocument, RouteSpec
+from nstarx.spec.route import RoutesDocument
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class Coordinator(Coordination):
         # What people applied in this life outranks what a gateway remembers of a former one.
         self._routes_applied = False
         self._settings_applied: set[str] = set()
+        self._adopted: dict[str, int] = {}
+        """Former lives, and the number of the latest snapshot that was adopted of each: not every gateway that joins
+        remembers the last one."""
 
     async def join(
         self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
@@ -79,7 +82,7 @@ class Coordinator(Coordination):
         if gateway not in self._gateways:
             self._note(EventKind.GATEWAY_JOINED, f"gateway {gateway} has joined", gateway=gateway)
         self._gateways.setdefault(gateway, _Gateway(self._clock())).seen = self._clock()
-        if held.epoch != self._snapshot.epoch and held.number > self._snapshot.number:
+        if held.epoch != self._snapshot.epoch and held.number > self._adopted.get(held.epoch, self._snapshot.number):
             self._adopt(held, events)
         if seed and seed.digest != self._snapshot.seed:
             self._publish(routes=seed.document.routes, seed=seed.digest)
@@ -100,8 +103,8 @@ class Coordinator(Coordination):
             self._publish(seed="")
 
     async def report(self, gateway: str, counters: dict[str, Any]) -> None:
-        self._hear(gateway).counters = counters
-        self._demotions.heard(gateway, counters.get("tallies", ()), self._wall())
+        if failing := self._listen(gateway, counters):
+            self._carry_out(self._demotions.judge(self._wall(), failing), None)
 
     async def reports(self) -> dict[str, dict[str, Any]]:
         return {name: gateway.counters for name, gateway in self._gateways.items() if gateway.counters}
@@ -148,7 +151,7 @@ class Coordinator(Coordination):
         _, current = await self.routes()
         if if_match not in (None, "*", current):
             raise Conflict(str(if_match), current)
-        etag, warnings = _etag(document), self._unserved(document)
+        etag, warnings = _etag(document), (*self._unserved(document), *self._demotions.warnings(document.routes))
         if not dry_run:
             self._routes_applied = True
             if etag != current:
@@ -169,7 +172,7 @@ class Coordinator(Coordination):
     async def accuse(
         self, gateway: str, route: str, ref: str, evidence: Evidence, counters: dict[str, Any]
     ) -> Snapshot:
-        await self.report(gateway, counters)
+        self._listen(gateway, counters)
         change = self._demotions.accuse(route, ref, evidence, self._wall())
         if change:
             self._carry_out([change], gateway)
@@ -236,11 +239,8 @@ class Coordinator(Coordination):
         self._publish(routes=document.routes)
         self._note(EventKind.ROUTES_APPLIED, f"routes of snapshot {self._snapshot.number} are in force")
         for route in document.routes:
-            old = before.get(route.name)
-            if old and old.split.weights != route.split.weights:
-                sentence = f"route '{route.name}' divides its requests {_shares(old)} no more, but {_shares(route)}"
-                details = {"before": old.split.weights, "after": route.split.weights}
-                self._note(EventKind.WEIGHTS_CHANGED, sentence, route=route.name, details=details)
+            for kind, sentence, details in chronicle.differences(before.get(route.name), route):
+                self._note(kind, sentence, route=route.name, details=details)
 
     def _note(self, kind: EventKind, sentence: str, **about: Any) -> None:
         self._events.add(kind, self._wall(), sentence, **about)
@@ -250,6 +250,11 @@ class Coordinator(Coordination):
             raise NotJoined(gateway)
         self._gateways[gateway].seen = self._clock()
         return self._gateways[gateway]
+
+    def _listen(self, gateway: str, counters: dict[str, Any]) -> list[tuple[str, str]]:
+        """Take a report. Routes and versions that have failed since they were judged."""
+        self._hear(gateway).counters = counters
+        return self._demotions.heard(gateway, counters.get("tallies", ()), self._wall())
 
     async def _next_change(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -268,17 +273,18 @@ class Coordinator(Coordination):
     def _adopt(self, held: Snapshot, events: tuple[Event, ...]) -> None:
         """Take over what a gateway remembers of the coordinator's former life."""
         own = self._snapshot
+        self._adopted[held.epoch] = held.number
         self._events.adopt(events)
         self._note(EventKind.COORDINATOR_RESTARTED, f"the coordinator goes on from snapshot {held.number}")
-        self._demotions.adopt({**held.standings, **own.standings})
+        self._demotions.adopt(held.standings)
         for record in held.replicas:
             self._replicas.setdefault(record.replica, _Replica(record, self._clock() + self._patience.grace_s))
         applied = {ref: settings for ref, settings in own.settings.items() if ref in self._settings_applied}
         self._publish(
-            number=held.number,
+            number=max(held.number, own.number),
             routes=own.routes if self._routes_applied else held.routes,
             seed=held.seed,
-            demotions=held.demotions,
+            demotions=chronicle.merged(held.demotions, own.demotions),
             settings={**own.settings, **held.settings, **applied},
             **self._serving({**held.models, **own.models}),
         )
@@ -332,12 +338,6 @@ def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
-
-
-def _shares(route: RouteSpec) -> str:
-    weights = route.split.weights
-    total = sum(weights.values())
-    return ", ".join(f"{ref} {weight / total:.4g}" for ref, weight in weights.items())
 
 
 def _etag(document: RoutesDocument) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from judging.standing import Judged, Standing, advance, starts_anew, undone
+from judging.standing import Judged, Standing, advance, share, starts_anew, undone
 from judging.tallied import tallied
 from judging.verdict import Demote, Evidence
 from judging.watch import Survey
-from judging.watched import Watched, refusal, watched
+from judging.watched import Watched, refusal, roles, watched
 from judging.windows import Counts
 from nstarx.errors import NStarXError
 from nstarx.spec.demotion import DemotionSpec
@@ -49,7 +49,10 @@ class Demotions:
         self.standings: dict[str, dict[str, Standing]] = {}
         self._routes: dict[str, RouteSpec] = {}
         self._surveys: dict[tuple[str, str], Survey] = {}
+        self._roles: dict[tuple[str, str], tuple[str, ...]] = {}
         self._watched: dict[tuple[str, str], Watched] = {}
+        self._own: set[tuple[str, str]] = set()
+        """Routes and versions whose standing was decided in this life."""
 
     def follow(self, routes: Iterable[RouteSpec], now: float) -> None:
         """Watch these routes from now on. A version whose policy and comparison stay is watched as before."""
@@ -58,6 +61,12 @@ class Demotions:
             (name, ref): watch for name, route in self._routes.items() for ref, watch in watched(route).items()
         }
         self._surveys = {key: self._survey(key, watch, now) for key, watch in self._watched.items()}
+        self._roles = {
+            (name, ref): roles(route, ref)
+            for name, route in self._routes.items()
+            for ref in dict.fromkeys(ref for split in route.splits for ref in split.weights)
+        }
+        self._own &= self._watched.keys()
         self.standings = {
             name: kept
             for name, versions in self.standings.items()
@@ -74,8 +83,11 @@ class Demotions:
         return self._routes[route].demotion or DemotionSpec()
 
     def adopt(self, standings: Standings) -> None:
-        """Take over where versions stood in a former life."""
+        """Take over where versions stood in a former life, but for what was decided in this one."""
+        own = {(route, ref): self._standing(route, ref) for route, ref in self._own}
         self.standings = {name: dict(versions) for name, versions in standings.items()}
+        for (route, ref), standing in own.items():
+            self.standings.setdefault(route, {})[ref] = standing
 
     def shown(self) -> dict[str, dict[str, Standing]]:
         """The standings of versions that have something against them, or had."""
@@ -85,29 +97,40 @@ class Demotions:
         }
         return {name: versions for name, versions in shown.items() if versions}
 
-    def heard(self, gateway: str, tallies: Iterable[Mapping[str, Any]], now: float) -> None:
-        """A gateway's cumulative counters, as `Tally.reading` gives them."""
-        by_key = {(tally["route"], tally["ref"], tally["role"]): tally for tally in tallies}
+    def warnings(self, routes: Iterable[RouteSpec]) -> tuple[str, ...]:
+        """Sentences about versions that routes name, and that get less than their share because of how they stand."""
+        return tuple(
+            f"route '{route.name}' names {ref}, which is {_words(standing)}; `nstarx demotions list` says why"
+            for route in routes
+            for ref, standing in self.standings.get(route.name, {}).items()
+            if ref in route.versions and share(standing) < 1
+        )
+
+    def heard(self, gateway: str, tallies: Iterable[Mapping[str, Any]], now: float) -> list[tuple[str, str]]:
+        """A gateway's cumulative counters, as `Tally.reading` gives them. Routes and versions that have failed since
+        they were judged."""
+        by_version: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for tally in tallies:
+            if tally["role"] in self._roles.get((tally["route"], tally["ref"]), ()):
+                by_version.setdefault((tally["route"], tally["ref"]), []).append(tally)
         for (name, ref), survey in self._surveys.items():
-            watch = self._watched[name, ref]
-            own = by_key.get((name, ref, watch.split.role(ref)))
-            if own is None:
-                continue
-            other = watch.reference
-            beside = by_key.get((name, other, watch.split.role(other))) if other else None
-            survey.report(gateway, _counts(own), now, _counts(beside) if beside else Counts(), own["failing"])
+            if own := by_version.get((name, ref)):
+                beside = by_version.get((name, survey.stable or ""), [])
+                failing = [id for tally in own for id in tally["failing"]]
+                survey.report(gateway, _counts(own), now, _counts(beside), failing)
+        return [key for key, survey in self._surveys.items() if survey.has_news]
 
     def left(self, gateway: str) -> None:
         """A gateway is gone; what it counted stays."""
         for survey in self._surveys.values():
             survey.left(gateway)
 
-    def judge(self, now: float) -> list[Change]:
-        """What becomes of every version by what has been heard. To be asked once a second, and after a failure."""
+    def judge(self, now: float, among: Iterable[tuple[str, str]] | None = None) -> list[Change]:
+        """What becomes of versions by what has been heard: of all once a second, of some as soon as they fail."""
         return [
             change
-            for (name, ref), survey in self._surveys.items()
-            if (change := self._advance(name, ref, survey.judge(now), now))
+            for name, ref in (self._surveys if among is None else among)
+            if (change := self._advance(name, ref, self._surveys[name, ref].judge(now), now))
         ]
 
     def accuse(self, route: str, version: str, evidence: Evidence, now: float) -> Change | None:
@@ -136,12 +159,28 @@ class Demotions:
 
     def _stand(self, route: str, version: str, after: Standing, now: float) -> Change:
         before = self._standing(route, version)
+        self._own.add((route, version))
         self.standings.setdefault(route, {})[version] = after
         if starts_anew(before, after):
             self._surveys[route, version].reset(now)
         return Change(self._routes[route], version, before, after)
 
 
-def _counts(tally: Mapping[str, Any]) -> Counts:
-    codes = {int(code): number for code, number in tally["codes"].items()}
-    return tallied(codes, tally["invalid"], tally["lost"], tally["latency"])
+def _words(standing: Standing) -> str:
+    if standing.state == "probation":
+        return f"on probation with {standing.percent:g} % of its weight"
+    return standing.state.replace("_", " ")
+
+
+def _counts(tallies: list[Mapping[str, Any]]) -> Counts:
+    """What a version's tallies say together."""
+    counts = [
+        tallied(
+            {int(code): number for code, number in tally["codes"].items()},
+            tally["invalid"],
+            tally["lost"],
+            tally["latency"],
+        )
+        for tally in tallies
+    ]
+    return counts[0] if len(counts) == 1 else Counts.total(counts)

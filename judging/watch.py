@@ -119,9 +119,14 @@ class Survey:
         """A gateway is gone; what it counted stays."""
         self._reported.pop(gateway, None)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether failures have been reported since the last verdict."""
+        return bool(self._seen.failures > self._trail.seen.failures)
+
     def judge(self, now: float) -> Keep | Demote | NotEnoughData:
         """The verdict by what has been reported up to now. To be asked for once a second, and soon after a failure."""
-        if self._seen.failures > self._trail.seen.failures:
+        if self.has_news:
             self._trail = fold(self._trail, self._seen, self._judged_at, self.policy)
         verdict = judge(self.readings(now), self.policy, now)
         self._judged_at, self._judged_calls = now, self._seen.calls

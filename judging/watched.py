@@ -38,6 +38,12 @@ def watched(route: RouteSpec) -> dict[str, Watched]:
     return found
 
 
+def roles(route: RouteSpec, ref: str) -> tuple[str, ...]:
+    """The roles that a version has in the splits of a route: what became of its calls in all of them is judged as one,
+    because it is demoted from all of them."""
+    return tuple(dict.fromkeys(split.role(ref) for split in route.splits if ref in split.weights))
+
+
 def refusal(route: RouteSpec, ref: str, standings: Mapping[str, Standing]) -> str | None:
     """Why a version of a route must not be demoted, as a sentence; None when it may."""
     watch = watched(route).get(ref)

@@ -8,7 +8,7 @@ from router.tally import Tally
 class Arm:
     """One version as one route uses it."""
 
-    __slots__ = ("backend", "fuse", "head", "ref", "rescuer", "role", "tally", "weight")
+    __slots__ = ("backend", "demoted", "fuse", "head", "ref", "rescuer", "role", "stands_by", "tally", "weight")
 
     def __init__(self, backend: Backend, tally: Tally, weight: float) -> None:
         self.backend = backend
@@ -17,6 +17,10 @@ class Arm:
         """In proportion to the other arms', demotions taken into account."""
         self.ref = backend.ref
         self.role = tally.role
+        self.demoted = False
+        """Its weight is 0 because it was demoted."""
+        self.stands_by = False
+        """Answers for others that have no replica, also without a weight of its own."""
         self.fuse: Fuse | None = None
         """What is told of its failures; None where nobody watches it."""
         self.rescuer: Arm | None = None

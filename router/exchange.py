@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, FLAG_INVALID, NO_JSON_LENGTH
-from judging.windows import INVALID_OUTPUT, LOST_ANSWER
+from judging.windows import INVALID_OUTPUT, LOST_ANSWER, TIMEOUT
 from nstarx.errors import DeadlineExceeded, NStarXError, Overloaded, Unavailable
 from nstarx.histogram import bucket_of
 from router.arm import Arm
@@ -256,21 +256,25 @@ class Exchange:
             self._fail(Overloaded(self.arm.ref))
 
     def on_lane_lost(self) -> None:
-        self.arm.tally.lost += 1
-        self._tell(LOST_ANSWER)
+        self._mourn()
         target = self.target
         if self.streaming or not (target is not None and target.route.idempotent and self._retry()):
             self._fail(Unavailable(f"the replica of {self.arm.ref} with this request died; repeat the request"))
 
     def expire(self) -> None:
         """What was due is overdue: the deadline has passed, or a candidate's answer is late."""
-        late = self.due < self.deadline
-        if late and not self._rescuable():
+        if self.due < self.deadline and not self._may_rescue():
+            # Nobody could answer in its place: it has the rest of the time.
             self.due = self.deadline
             return
         if self.lane is not None:
             self.lane.cancel(self.id)
-        self._fail(DeadlineExceeded(round((clock() - self.started) / 1e9, 3) if late else self.timeout_s or 0.0))
+        if self.due < self.deadline:
+            self._count(TIMEOUT)
+            self._tell(TIMEOUT)
+            self._rescue()
+        else:
+            self._fail(DeadlineExceeded(self.timeout_s or 0.0))
 
     # Failures
 
@@ -296,13 +300,18 @@ class Exchange:
         self._tell(status)
         if self._retry_failed(status):
             return True
-        target, rescuer = self.target, arm.rescuer
-        if rescuer is None or target is None or not self._rescuable() or not target.may_rescue():
-            return False
-        arm.tally.rescued += 1
-        self.marks += b"x-nstarx-rescued: %b\r\n" % arm.ref.encode()
-        self._hand_over(rescuer)
-        return True
+        if self._may_rescue():
+            self._rescue()
+            return True
+        return False
+
+    def _mourn(self) -> None:
+        """A replica has died. That is one failure of the version, however many requests it had in hand."""
+        lane, tally = self.lane, self.arm.tally
+        if lane is not None and tally not in lane.mourners:
+            lane.mourners.append(tally)
+            tally.lost += 1
+            self._tell(LOST_ANSWER)
 
     def _tell(self, status: int) -> None:
         """Let whoever watches the version know how a call has ended."""
@@ -311,15 +320,20 @@ class Exchange:
             self.request_id = self.request_id or self.connection.gateway.new_request_id()
             fuse.failed(status, self.request_id.decode("latin-1"), time.monotonic())
 
-    def _rescuable(self) -> bool:
-        """Whether the client still waits for its first byte, there is time left, and somebody could answer."""
-        rescuer = self.arm.rescuer
-        if rescuer is None or self.streaming or self.disconnected or not rescuer.backend.lanes:
+    def _may_rescue(self) -> bool:
+        """Whether the client still waits for its first byte, there is time left, somebody could answer, and the budget
+        has room. Takes the rescue from the budget."""
+        target, rescuer = self.target, self.arm.rescuer
+        if rescuer is None or target is None or self.streaming or self.disconnected or not rescuer.backend.lanes:
             return False
-        return clock() + MILLISECOND < self.deadline
+        return clock() + MILLISECOND < self.deadline and target.may_rescue()
 
-    def _hand_over(self, arm: Arm) -> None:
-        """Another version answers."""
+    def _rescue(self) -> None:
+        """The version that answers for the present one takes over."""
+        failed, arm = self.arm, self.arm.rescuer
+        assert arm is not None
+        failed.tally.rescued += 1
+        self.marks += b"x-nstarx-rescued: %b\r\n" % failed.ref.encode()
         arm.tally.started += 1
         self.arm = arm
         self.due = self.deadline

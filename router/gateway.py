@@ -40,6 +40,8 @@ ACCUSE_S = 1.0
 """Between two accusations of one version, when the first has not taken it out of traffic."""
 REPORT_SOON_S = 0.02
 """After a failure, so that the others hear of it soon."""
+REPORT_SHARE = 0.02
+"""Part of its time that a gateway of many routes spends on making such reports, at the most."""
 REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
 PREPARE_S = 5.0
@@ -81,6 +83,7 @@ class Gateway:
         """The latest events of the cluster."""
         self._soon: asyncio.TimerHandle | None = None
         """A report that is due before the next second."""
+        self._soon_s = REPORT_SOON_S
         self._accused: dict[tuple[str, str], float] = {}
         self._request_ids = count(1)
         self._id_prefix = secrets.token_hex(4).encode()
@@ -88,7 +91,7 @@ class Gateway:
         self._keepers: dict[str, Keeper] = {}
         self._leaving: list[Keeper] = []
         """Of replicas that have left, and have yet to answer what they were sent."""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
     # Snapshots
@@ -159,11 +162,14 @@ class Gateway:
     def _report_soon(self) -> None:
         """A version has failed: the coordinator hears of it before the second is over."""
         if self._soon is None:
-            self._soon = asyncio.get_running_loop().call_later(REPORT_SOON_S, self._report_now)
+            self._soon = asyncio.get_running_loop().call_later(self._soon_s, self._report_now)
 
     def _report_now(self) -> None:
+        begun = time.perf_counter()
+        reading = self.reading()
+        self._soon_s = max(REPORT_SOON_S, (time.perf_counter() - begun) / REPORT_SHARE)
         self._soon = None
-        self._spawn(self._report())
+        self._spawn(self._report(reading))
 
     def _spared(self, route: RouteSpec, ref: str) -> bool:
         standings = self.table.snapshot.standings.get(route.name, {})
@@ -178,6 +184,10 @@ class Gateway:
             except NStarXError as error:
                 log.warning("%s", error, extra={"action": "accusation_failed"})
                 await asyncio.sleep(REJOIN_S)
+            except Exception:
+                # Whatever the reason, the version stays out of this gateway's traffic until somebody has decided.
+                log.exception("an accusation could not be heard", extra={"action": "accusation_failed"})
+                await asyncio.sleep(ACCUSE_S)
         self.blown.discard((route, ref))
         self.apply(snapshot if snapshot.number >= self.table.snapshot.number else self.table.snapshot)
 
@@ -236,9 +246,9 @@ class Gateway:
         answers = await asyncio.gather(*map(_ask, lanes))
         return {lane.record.replica: (lane.record.ref, c) for lane, c in zip(lanes, answers, strict=True) if c}
 
-    async def _report(self) -> None:
+    async def _report(self, reading: dict[str, Any]) -> None:
         with contextlib.suppress(NStarXError):
-            await self.coordination.report(self.id, self.reading())
+            await self.coordination.report(self.id, reading)
 
     # Life
 
@@ -284,7 +294,7 @@ class Gateway:
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
-        for task in self._tasks:
+        for task in tuple(self._tasks):
             task.cancel()
         for keeper in self._keepers.values():
             keeper.release()
@@ -326,7 +336,9 @@ class Gateway:
         return server
 
     def _spawn(self, life: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(life))
+        task = asyncio.create_task(life)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:
         self._spawn(_repeat(seconds, action))
@@ -334,7 +346,7 @@ class Gateway:
     async def _repeat_report(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            await self._report()
+            await self._report(self.reading())
 
 
 def _date_line() -> bytes:

@@ -31,17 +31,46 @@ class Decision(NamedTuple):
     """A header line that makes the client bring its key next time."""
 
 
-Choose = Callable[[Facts], Decision]
+class Chooser:
+    """Picks an arm of a split: by key where it is sticky, else by counting."""
+
+    __slots__ = ("_assigned", "_cookie", "_counted", "_find", "_rule", "arms")
+
+    def __init__(self, split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> None:
+        self.arms = tuple(arms)
+        self._rule = rule
+        self._counted = turns([(arm, arm.weight) for arm in arms], seed).__next__
+        self._find = self._cookie = self._assigned = None
+        if split.sticky is not None:
+            self._find, self._cookie = key_of(split.sticky), split.sticky.cookie
+            # A canary's arms are known by role: whoever tries one candidate tries the next one too.
+            name: Callable[[Arm], str] = (lambda arm: arm.role) if split.canary else (lambda arm: arm.ref)
+            self._assigned = compile_cohort([(arm, arm.weight) for arm in arms], salt.encode(), name)
+
+    def __call__(self, facts: Facts) -> Decision:
+        if self._find is None or self._assigned is None:
+            return Decision(self._counted(), self._rule)
+        key, line = self._find(facts), b""
+        if key is None:
+            if self._cookie is None:
+                return Decision(self._counted(), self._rule)
+            key, line = issue(self._cookie, token_bytes(COOKIE_BYTES))
+        return Decision(self._assigned(key), self._rule, key, line)
+
+    def assigned(self, facts: Facts) -> Arm | None:
+        """The arm that the request's key is tied to; None where it has none, and is counted out. Takes no turn."""
+        key = self._find(facts) if self._find else None
+        return self._assigned(key) if key is not None and self._assigned else None
 
 
 class Guide:
     """A route's rules in order, and what decides where none matches."""
 
-    __slots__ = ("_default", "_rules")
+    __slots__ = ("default", "rules")
 
-    def __init__(self, rules: Sequence[tuple[str, Test, Choose]], default: Choose) -> None:
-        self._rules = rules
-        self._default = default
+    def __init__(self, rules: Sequence[tuple[str, Test, Chooser]], default: Chooser) -> None:
+        self.rules = rules
+        self.default = default
 
     def __call__(self, journey: "Journey") -> bool:
         """The stage that chooses a version."""
@@ -55,28 +84,7 @@ class Guide:
 
     def decide(self, facts: Facts) -> Decision:
         """The first rule that matches decides."""
-        for _, test, choose in self._rules:
+        for _, test, choose in self.rules:
             if test(facts):
                 return choose(facts)
-        return self._default(facts)
-
-
-def chooser(split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> Choose:
-    """What picks an arm of a split: by key where it is sticky, else by counting."""
-    counted = turns([(arm, arm.weight) for arm in arms], seed).__next__
-    if split.sticky is None:
-        return lambda facts: Decision(counted(), rule)
-    find, cookie = key_of(split.sticky), split.sticky.cookie
-    # A canary's arms are known by role: whoever tries one candidate tries the next one too.
-    name: Callable[[Arm], str] = (lambda arm: arm.role) if split.canary else (lambda arm: arm.ref)
-    assigned = compile_cohort([(arm, arm.weight) for arm in arms], salt.encode(), name)
-
-    def choose(facts: Facts) -> Decision:
-        key, line = find(facts), b""
-        if key is None:
-            if cookie is None:
-                return Decision(counted(), rule)
-            key, line = issue(cookie, token_bytes(COOKIE_BYTES))
-        return Decision(assigned(key), rule, key, line)
-
-    return choose
+        return self.default(facts)

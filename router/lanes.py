@@ -72,6 +72,8 @@ class Lane(asyncio.Protocol):
         self.open = False
         """Takes new requests."""
         self.on_close: Callable[[Lane], None] = lambda lane: None
+        self.mourners: list[Any] = []
+        """Tallies that have counted the replica's death."""
         self._loop = loop
         self._last_id = 0
         self._outbox: list[bytes] = []

@@ -6,17 +6,18 @@ from urllib.parse import quote
 from zlib import crc32
 
 from cluster.records import Snapshot
-from judging.standing import Standing, share
-from judging.watched import watch_of
-from nstarx.spec.route import RouteSpec
+from judging.watched import roles, watched
+from nstarx.spec.demotion import DemotionSpec
+from nstarx.spec.route import RouteSpec, RuleSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
 from router.arm import Arm
 from router.budget import CallBudget, RetryBudget
 from router.fuse import Fuse, OnVerdict
-from router.guide import Choose, Guide, chooser
+from router.guide import Chooser, Guide
 from router.lanes import Backend
 from router.matching import compile_match
+from router.shares import Shares, effective, shares_of
 from router.split import turns
 from router.tally import Tally
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 SAFE = "/+"
 """What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
-
-Shares = Mapping[str, float]
-"""Version to the part of its weight that it has, where that isn't all of it."""
 
 
 class Target(NamedTuple):
@@ -54,11 +52,12 @@ class Target(NamedTuple):
         return self.rescues.take(sum([arm.tally.started for arm in self.arms]))
 
     def live_arm(self) -> Arm | None:
-        """An arm that has a replica, for when the one whose turn it was has none."""
-        live = [arm for arm in self.arms if arm.backend.lanes and arm.weight]
-        if not live and self.fallback and self.fallback.backend.lanes:
+        """An arm that has a replica, for when the one whose turn it was has none: a demoted one before nobody."""
+        live = [arm for arm in self.arms if arm.backend.lanes]
+        found = max([arm for arm in live if arm.weight or arm.stands_by], key=_weight, default=None)
+        if found is None and self.fallback and self.fallback.backend.lanes:
             return self.fallback
-        return max(live, key=lambda arm: arm.weight, default=None)
+        return found or next((arm for arm in live if arm.demoted), None)
 
 
 class Addressed(NamedTuple):
@@ -99,6 +98,16 @@ Place = tuple[bytes, str]
 """A path, and the host that it is for; "" for all hosts."""
 
 
+class _Plan(NamedTuple):
+    """What a target is made from."""
+
+    route: RouteSpec
+    shares: Shares
+    role: str | None
+    """Of all its arms; None leaves it to the splits."""
+    fuses: Mapping[str, Fuse]
+
+
 class Compiler:
     """Makes tables from snapshots. Backends, tallies and fuses outlive tables: lanes stay open, counts go on."""
 
@@ -119,13 +128,15 @@ class Compiler:
 
         `blown` are the routes and versions that this gateway has found guilty, and nobody has answered yet.
         """
-        shares = _shares(snapshot.standings, blown)
+        shares = shares_of(snapshot.standings, blown)
         made: dict[Place, Target] = {}
         for route in (*snapshot.routes, *_implicit(snapshot)):
             for place in _places(route):
                 made[place] = self._target(place, route, shares.get(route.name, {}))
         for place, route in _direct(snapshot):
             made.setdefault(place, self._target(place, route, {}, "direct"))
+        if len(made) != len(self._made) or any(self._made.get(place) is not target for place, target in made.items()):
+            self._forget_fuses(made.values())
         self._made = made
         return Table(snapshot, _by_path(made))
 
@@ -138,14 +149,14 @@ class Compiler:
         made = self._made.get(place)
         if made and made.route == route and made.shares == shares:
             return made
-        arms = self._arms(route, route.split, shares, role)
-        guide = self._guide(route, shares, role)
+        plan = _Plan(route, shares, role, {} if role else self._fuses(route))
+        guide = self._guide(plan)
         fallback = route.fallback.version if route.fallback else None
         return Target(
             route=route,
             shares=shares,
-            arms=arms,
-            next_arm=turns([(arm, arm.weight) for arm in arms], _seed(route.name)).__next__,
+            arms=guide.default.arms,
+            next_arm=turns([(arm, arm.weight) for arm in guide.default.arms], _seed(route.name)).__next__,
             guide=guide,
             stages=self._stages(route, guide),
             endings=(),
@@ -161,48 +172,63 @@ class Compiler:
         plain = not route.rules and route.split.sticky is None
         return () if plain else (guide,)
 
-    def _guide(self, route: RouteSpec, shares: Shares, role: str | None) -> Guide:
-        rules = []
-        for rule in route.rules if role is None else ():
-            if rule.enabled:
-                salt = f"{route.name}/{rule.name}"
-                choose = self._chooser(route, rule.split, shares, salt, rule.name)
-                rules.append((rule.name, compile_match(rule.match, salt), choose))
-        return Guide(rules, self._chooser(route, route.split, shares, route.name, None, role))
+    def _guide(self, plan: "_Plan") -> Guide:
+        route = plan.route
+        rules = [
+            (rule.name, compile_match(rule.match, _salt(route, rule)), self._ruled(plan, rule))
+            for rule in route.rules
+            if rule.enabled and plan.role is None
+        ]
+        return Guide(rules, self._chooser(plan, route.split, route.name))
 
-    def _chooser(
-        self, route: RouteSpec, split: SplitSpec, shares: Shares, salt: str, rule: str | None, role: str | None = None
-    ) -> Choose:
-        return chooser(split, self._arms(route, split, shares, role), salt, rule, _seed(salt))
+    def _ruled(self, plan: "_Plan", rule: RuleSpec) -> Chooser:
+        """What answers a rule's requests: its own split, or the route's where demotions leave nobody of it."""
+        if any(effective(rule.split, plan.shares).values()):
+            return self._chooser(plan, rule.split, _salt(plan.route, rule), rule.name)
+        return self._chooser(plan, plan.route.split, plan.route.name, rule.name)
 
-    def _arms(self, route: RouteSpec, split: SplitSpec, shares: Shares, role: str | None = None) -> tuple[Arm, ...]:
+    def _chooser(self, plan: "_Plan", split: SplitSpec, salt: str, rule: str | None = None) -> Chooser:
+        return Chooser(split, self._arms(plan, split), salt, rule, _seed(salt))
+
+    def _arms(self, plan: "_Plan", split: SplitSpec) -> tuple[Arm, ...]:
         """A split's arms. Where demotions leave nobody, they are ignored: something has to answer."""
-        weights = {ref: weight * shares.get(ref, 1.0) for ref, weight in split.weights.items()}
+        weights = effective(split, plan.shares)
         if not any(weights.values()):
             weights = split.weights
-        return tuple(self._arm(route, split, ref, weight, role) for ref, weight in weights.items())
+        return tuple(self._arm(plan, split, ref, weight) for ref, weight in weights.items())
 
-    def _arm(self, route: RouteSpec, split: SplitSpec, ref: str, weight: float, role: str | None) -> Arm:
+    def _arm(self, plan: "_Plan", split: SplitSpec, ref: str, weight: float) -> Arm:
+        route, role = plan.route, plan.role
         arm = Arm(self.backend(ref), self._tally(route.name, ref, role or split.role(ref)), weight)
-        if role is None:
-            arm.fuse = self._fuse(route, split, arm.tally)
-            if ref == split.candidate and split.stable and route.rescue.enabled and route.idempotent:
-                arm.rescuer = Arm(self.backend(split.stable), self._tally(route.name, split.stable, "rescue"), 0.0)
+        arm.demoted = not weight and split.weights[ref] > 0
+        arm.stands_by = split.candidate is not None and ref == split.stable
+        arm.fuse = plan.fuses.get(ref)
+        if role is None and ref == split.candidate and split.stable and route.rescue.enabled and route.idempotent:
+            arm.rescuer = Arm(self.backend(split.stable), self._tally(route.name, split.stable, "rescue"), 0.0)
         return arm
 
-    def _fuse(self, route: RouteSpec, split: SplitSpec, tally: Tally) -> Fuse | None:
-        """The one fuse of a route and version, kept as long as its policy and what it is compared with stay."""
-        watched = watch_of(split, tally.ref)
-        if route.demotion is None or watched is None:
-            return None
-        other = watched.reference
-        beside = self._tally(route.name, other, split.role(other)) if other else None
-        fuse = self.fuses.get((route.name, tally.ref))
-        if fuse is None or (fuse.tally, fuse.reference, fuse.policy) != (tally, beside, route.demotion):
-            fuse = self.fuses[route.name, tally.ref] = Fuse(
-                tally, beside, route.demotion, self._on_verdict, self._on_failure
-            )
+    def _fuses(self, route: RouteSpec) -> dict[str, Fuse]:
+        """A route's fuses by version, each kept as long as its policy and what it looks at stay."""
+        policy = route.demotion
+        if policy is None:
+            return {}
+        return {ref: self._fuse(route, ref, watch.reference, policy) for ref, watch in watched(route).items()}
+
+    def _fuse(self, route: RouteSpec, ref: str, reference: str | None, policy: DemotionSpec) -> Fuse:
+        own, beside = self._tallies(route, ref), self._tallies(route, reference)
+        fuse = self.fuses.get((route.name, ref))
+        if fuse is None or (fuse.tallies, fuse.reference, fuse.policy) != (own, beside, policy):
+            fuse = self.fuses[route.name, ref] = Fuse(own, beside, policy, self._on_verdict, self._on_failure)
         return fuse
+
+    def _forget_fuses(self, targets: Iterable[Target]) -> None:
+        """A version that leaves a route and comes back is judged by what it does from then on."""
+        used = {(target.route.name, ref) for target in targets for ref in watched(target.route)}
+        self.fuses = {key: fuse for key, fuse in self.fuses.items() if key in used}
+
+    def _tallies(self, route: RouteSpec, ref: str | None) -> tuple[Tally, ...]:
+        """A version's tallies, one for each role that it has in the route's splits."""
+        return tuple(self._tally(route.name, ref, role) for role in roles(route, ref)) if ref else ()
 
     def _tally(self, route: str, ref: str, role: str) -> Tally:
         key = (route, ref, role)
@@ -257,17 +283,13 @@ def _by_path(made: dict[Place, Target]) -> dict[bytes, Target | Addressed]:
     return by_path
 
 
-def _shares(
-    standings: Mapping[str, Mapping[str, Standing]], blown: Iterable[tuple[str, str]]
-) -> dict[str, dict[str, float]]:
-    """By route, the versions that don't have all of their weight."""
-    shares = {
-        route: {ref: part for ref, standing in versions.items() if (part := share(standing)) < 1}
-        for route, versions in standings.items()
-    }
-    for route, ref in blown:
-        shares.setdefault(route, {})[ref] = 0.0
-    return shares
+def _salt(route: RouteSpec, rule: RuleSpec) -> str:
+    """What makes the keys of one rule fall otherwise than those of others."""
+    return f"{route.name}/{rule.name}"
+
+
+def _weight(arm: Arm) -> float:
+    return arm.weight
 
 
 def _seed(name: str) -> int:

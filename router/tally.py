@@ -28,7 +28,7 @@ class Tally:
         self.invalid = 0
         """Of the calls that ended with 200, those whose outputs were invalid."""
         self.lost = 0
-        """Tries whose replica died with the call in hand."""
+        """Replicas that died with calls in hand: one failure each, however many calls."""
         self.rescued = 0
         """Calls whose failure the client never saw, because another version answered."""
         self.failing: list[str] = []

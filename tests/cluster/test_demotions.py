@@ -201,3 +201,82 @@ async def test_weights_changed_by_people_are_told_with_both_shares() -> None:
     await life.coordinator.apply_routes(document(percent=25))
     [event] = [e for e in await life.coordinator.events(0) if e.kind.value == "WeightsChanged"]
     assert event.details == {"before": {STABLE: 90, CANDIDATE: 10}, "after": {STABLE: 75, CANDIDATE: 25}}
+
+
+async def test_failures_are_judged_when_they_are_reported_and_not_at_the_next_tick() -> None:
+    life = await Life().begin()
+    for _ in range(10):
+        await life.report("g1", {500: 1}, {200: 9})
+    assert (await life.standing()).state == "demoted"
+
+
+async def test_version_is_judged_by_its_calls_in_all_splits_of_a_route() -> None:
+    rules = [{"name": "testers", "match": {}, "split": {"weighted": {CANDIDATE: 1}}}]
+    life = await Life().begin(rules=rules)
+    for n in range(1, 11):
+        tallies = [tally(CANDIDATE, "primary", {500: n}), tally(STABLE, "stable", {200: 90})]
+        await life.coordinator.report("g1", {"tallies": tallies})
+    assert (await life.standing()).state == "demoted"
+
+
+async def test_newest_memory_of_a_former_life_wins_also_about_standings() -> None:
+    life = await Life().begin()
+    early = await life.coordinator.snapshot()
+    held = await life.coordinator.accuse("g1", "iris", CANDIDATE, EVIDENCE, counters({500: 5}, {200: 45}))
+    following = Coordinator(clock=life.clock, wall=life.wall)
+    suspected = {"iris": {CANDIDATE: Standing(state="suspected")}}
+    await following.join("g2", early.model_copy(update={"standings": suspected}))
+    adopted = await following.join("g1", held)
+    assert adopted.standings["iris"][CANDIDATE].state == "demoted"
+
+
+async def test_what_a_person_undid_in_this_life_outranks_what_gateways_remember() -> None:
+    life = await Life().begin()
+    held = await life.coordinator.accuse("g1", "iris", CANDIDATE, EVIDENCE, counters({500: 5}, {200: 45}))
+    following = Coordinator(clock=life.clock, wall=life.wall)
+    await following.join("g1", held)
+    await following.undo_demotion("iris", CANDIDATE)
+    later = held.model_copy(update={"number": held.number + 100, "epoch": "another"})
+    adopted = await following.join("g2", later)
+    assert adopted.standings["iris"][CANDIDATE].state == "healthy"
+    [record] = adopted.demotions
+    assert record.undone is not None
+
+
+async def test_records_of_two_lives_are_kept_and_numbered_on() -> None:
+    life = await Life().begin()
+    held = await life.coordinator.accuse("g1", "iris", CANDIDATE, EVIDENCE, counters({500: 5}, {200: 45}))
+    following = Coordinator(clock=life.clock, wall=life.wall)
+    await following.join("g9", Snapshot())
+    await following.apply_routes(document())
+    life.wall.now += 1
+    await following.accuse("g9", "iris", CANDIDATE, EVIDENCE, counters({500: 5}, {200: 45}))
+    adopted = await following.join("g1", held.model_copy(update={"number": 1000}))
+    assert [record.id for record in adopted.demotions] == [1, 2]
+    assert len({record.time for record in adopted.demotions}) == 2
+
+
+async def test_routes_that_name_a_demoted_version_are_taken_with_a_warning() -> None:
+    life = await Life().begin()
+    await life.coordinator.accuse("g1", "iris", CANDIDATE, EVIDENCE, counters({500: 5}, {200: 45}))
+    applied = await life.coordinator.apply_routes(document(percent=50))
+    assert [f"names {CANDIDATE}, which is demoted" in warning for warning in applied.warnings] == [True]
+    assert (await life.standing()).state == "demoted"
+
+
+async def test_rules_that_people_switch_are_told() -> None:
+    def ruled(enabled: bool, percent: float = 100) -> RoutesDocument:
+        canary = {"stable": STABLE, "candidate": CANDIDATE, "percent": percent}
+        rule = {"name": "testers", "match": {}, "split": {"canary": canary}, "enabled": enabled}
+        return document(rules=[rule])
+
+    life = await Life().begin()
+    for enabled, percent in ((True, 100), (False, 100), (True, 50)):
+        await life.coordinator.apply_routes(ruled(enabled, percent))
+    told = [e.sentence for e in await life.coordinator.events(0) if e.kind.value in ("FlagChanged", "WeightsChanged")]
+    assert told == [
+        "rule 'testers' of route 'iris' is switched off",
+        "rule 'testers' of route 'iris' is switched on",
+        f"rule 'testers' of route 'iris' divides its requests {STABLE} 0, {CANDIDATE} 1 no more, "
+        f"but {STABLE} 0.5, {CANDIDATE} 0.5",
+    ]

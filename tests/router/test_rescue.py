@@ -12,6 +12,7 @@ from router.deadlines import expire_overdue
 from router.gateway import Gateway
 from tests.in_process import DataPlaneInProcess
 from tests.router.conftest import WriteModel
+from tests.router.test_failures import crash
 from tests.router.wire import Wire, codes, flaky, in_flight, in_loop, post
 
 STABLE, CANDIDATE = "model@1.0.0", "model@2.0.0"
@@ -23,6 +24,17 @@ SLOW = (
     "import threading\nclass Model:\n    def infer(self, inputs):\n        threading.Event().wait(5)\n"
     "        return {'y': inputs['x']}\n"
 )
+WAITS = (
+    "import threading\nclass Model:\n    go = threading.Event()\n    def reconfigure(self, settings):\n"
+    "        self.go.set() if settings.get('go') else None\n"
+    "    def infer(self, inputs):\n        self.go.wait(5)\n        return {'y': inputs['x']}\n"
+)
+
+
+def let_go(plane: DataPlaneInProcess) -> None:
+    """Calls of a candidate that waits end."""
+    [replica] = [replica for replica in plane.replicas if str(replica.ref) == CANDIDATE]
+    in_loop(plane, lambda: replica.runtime.reconfigure({"go": True}))
 
 
 @pytest.fixture
@@ -163,3 +175,37 @@ def test_the_only_version_stays_whatever_it_does(tmp_path: Path, write_model: Wr
             assert {wire.send(post(PATH, flaky(1.0))).answer().status for _ in range(30)} == {500}
     finally:
         plane.close()
+
+
+def test_late_candidate_has_the_rest_of_the_time_when_nobody_may_answer_in_its_place(release: Any) -> None:
+    """Its call must not be withdrawn for a rescue that the budget refuses."""
+    plane, [gateway] = release(WAITS, percent=100, rescue={"budget_percent": 0, "burst": 1})
+    with Wire(gateway) as first, Wire(gateway) as second:
+        for wire in (first, second):
+            wire.send(post(PATH, flaky(1.0)))
+        plane.until(lambda: in_flight(gateway) == 2)
+        dues = [call.due for lane in gateway.all_lanes() for call in lane.waiting.values()]
+        in_loop(plane, lambda: expire_overdue(gateway.all_lanes(), max(dues)))
+        # Of the two, one is rescued; the other one's answer is worth waiting for.
+        plane.until(lambda: codes(gateway, STABLE, "rescue") == {200: 1})
+        assert codes(gateway, CANDIDATE, "candidate") == {504: 1}
+        let_go(plane)
+        answers = [wire.answer() for wire in (first, second)]
+    assert [answer.status for answer in answers] == [200, 200]
+    assert {"x-nstarx-rescued" in answer.headers for answer in answers} == {True, False}
+
+
+def test_replica_that_dies_is_one_failure_however_many_requests_it_had(release: Any) -> None:
+    plane, [gateway] = release(WAITS, percent=100)
+    wires = [Wire(gateway) for _ in range(8)]
+    for wire in wires:
+        wire.send(post(PATH, flaky(1.0)))
+    plane.until(lambda: in_flight(gateway) == 8)
+    crash(plane, next(replica for replica in plane.replicas if str(replica.ref) == CANDIDATE))
+    assert [wire.answer().status for wire in wires] == [200] * 8
+    [tally] = [t for t in gateway.compiler.tallies.values() if (t.ref, t.role) == (CANDIDATE, "candidate")]
+    assert (tally.lost, len(tally.failing)) == (1, 1)
+    assert standing(plane) == "healthy"
+    let_go(plane)
+    for wire in wires:
+        wire.close()
