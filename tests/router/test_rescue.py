@@ -76,7 +76,7 @@ def test_candidate_that_fails_everything_costs_no_client_an_answer_and_is_demote
         assert {(a.headers["x-nstarx-version"], a.headers["x-nstarx-role"]) for a in rescued} == {(STABLE, "rescue")}
         plane.until(lambda: standing(plane) == "demoted")
         assert codes(gateway, CANDIDATE, "candidate") == {500: len(rescued)}
-        assert len(rescued) <= 10
+        assert len(rescued) <= 12  # at 50 % the stable version has to show as many good calls
         plane.settle(gateway)
         assert not gateway.blown
         later = [wire.send(post(PATH, flaky(1.0))).answer() for _ in range(20)]
