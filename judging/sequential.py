@@ -59,8 +59,8 @@ SHARE = 50
 """Calls of the version that the split between it and the stable version is known from, at the least."""
 DOUBT = 6.9
 """ln(1000): the stable version's usual error rate is taken at its upper confidence bound of 99.9 %."""
-ALIBI = 13.8
-"""ln(1,000,000): how much likelier it must be that the stable version is better than that both share a bad spell."""
+ALIBI = 13.0
+"""ln(440,000): how much likelier it must be that the stable version is better than that both share a bad spell."""
 IDLE = 0.05
 """A stable version with fewer calls than this for each of the version's is not waited for."""
 
