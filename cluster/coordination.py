@@ -154,6 +154,12 @@ class Coordination(Protocol):
     async def undo_demotion(self, route: str, ref: str) -> Standing:
         """A person puts a demoted version back; where it stands now. Raises DemotionNotFound."""
 
+    async def purge_caches(self, key: str | None, reason: str) -> Snapshot:
+        """Every gateway drops the cached answers that bear a surrogate key, all of them for None.
+
+        `reason` is a part of a sentence, for people. Returns the snapshot that tells the gateways.
+        """
+
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a higher number, as soon as there is one; none after `timeout_s` seconds (15 at the most)."""
 

@@ -15,7 +15,7 @@ from cluster import chronicle
 from cluster.coordination import Applied, Beat, Coordination, Member, NotJoined, RoutesSeed, digest
 from cluster.demotions import Change, Demotions
 from cluster.events import Event, EventKind, EventLog
-from cluster.records import ReplicaRecord, Snapshot
+from cluster.records import PURGES, CachePurge, ReplicaRecord, Snapshot
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
@@ -192,6 +192,13 @@ class Coordinator(Coordination):
         self._note(EventKind.DEMOTION_UNDONE, sentence, route=route, version=ref)
         return change.after
 
+    async def purge_caches(self, key: str | None, reason: str) -> Snapshot:
+        purge = CachePurge(number=self._snapshot.number + 1, key=key)
+        self._publish(purges=(*self._snapshot.purges, purge)[-PURGES:])
+        what = f"that bear {key}" if key else "of every route"
+        self._note(EventKind.CACHE_PURGED, f"cached answers {what} are dropped: {reason}", details={"key": key})
+        return self._snapshot
+
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         return await self._events.wait(after, min(timeout_s, self._patience.silence_s / 2), limit)
 
@@ -285,9 +292,14 @@ class Coordinator(Coordination):
             routes=own.routes if self._routes_applied else held.routes,
             seed=held.seed,
             demotions=chronicle.merged(held.demotions, own.demotions),
+            purges=(*held.purges, *self._purges_again(max(held.number, own.number) + 1))[-PURGES:],
             settings={**own.settings, **held.settings, **applied},
             **self._serving({**held.models, **own.models}),
         )
+
+    def _purges_again(self, number: int) -> Iterable[CachePurge]:
+        """Those of this life, which gateways with a higher number than its own have not obeyed."""
+        return (purge.model_copy(update={"number": number}) for purge in self._snapshot.purges)
 
     def _drop(self, replicas: Iterable[str]) -> None:
         for replica in replicas:

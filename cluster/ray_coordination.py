@@ -148,6 +148,9 @@ class RayCoordination(Coordination):
     async def undo_demotion(self, route: str, ref: str) -> Standing:
         return await self._call(Coordinator.undo_demotion, route, ref)
 
+    async def purge_caches(self, key: str | None, reason: str) -> Snapshot:
+        return await self._call(Coordinator.purge_caches, key, reason)
+
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         return await self._call(Coordinator.events, after, timeout_s, limit)
 

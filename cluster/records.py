@@ -10,6 +10,9 @@ from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record
 from nstarx.spec.route import RouteSpec
 
+PURGES = 100
+"""Purges of caches that a snapshot tells; a gateway that has missed more drops everything."""
+
 
 class DemotionRecord(Record):
     """A verdict against a version, and what was made of it."""
@@ -48,6 +51,15 @@ class ReplicaRecord(Record):
     """Hexadecimal secret that gateways prove they know before they may send it work; a new one at every start."""
 
 
+class CachePurge(Record):
+    """Answers that no cache may keep."""
+
+    number: int
+    """The snapshot that said so first: a gateway that holds an older one has yet to obey."""
+    key: str | None
+    """The surrogate key that they bear; None is all of them."""
+
+
 class Snapshot(Record):
     """Immutable, numbered state that gateways hold. Numbers only rise, also across restarts of the coordinator."""
 
@@ -64,5 +76,7 @@ class Snapshot(Record):
     """Where versions stand, by route and `model@version`; those without a word against them are left out."""
     demotions: tuple[DemotionRecord, ...] = ()
     """The latest verdicts against versions, oldest first."""
+    purges: tuple[CachePurge, ...] = ()
+    """The latest purges of response caches, oldest first."""
     seed: str = ""
     """Digest of the routes last taken from a gateway's configuration file."""

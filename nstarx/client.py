@@ -108,6 +108,14 @@ class Admin(Client):
         """Change live settings of a version by a merge patch."""
         return _document(self.ask("PATCH", f"/versions/{quote(ref, safe='')}/settings", json=settings))
 
+    def caches(self) -> list[dict[str, Any]]:
+        """What each gateway keeps for each route with a cache."""
+        return list(self.ask("GET", "/cache").json())
+
+    def purge_caches(self, key: str | None) -> dict[str, Any]:
+        """Drop the cached answers that bear a surrogate key in every gateway, all of them for None."""
+        return _document(self.ask("POST", "/cache/purge", json={"key": key}))
+
 
 def _path(model: str, version: str | None) -> str:
     middle = f"/versions/{quote(version, safe='')}" if version else ""

@@ -13,10 +13,11 @@ from nstarx.errors import InvalidRequest, NStarXError
 from nstarx.spec.record import parse
 from nstarx.spec.route import RoutesDocument
 from router.dataplane import DataPlane
-from router.endpoints import V2, below_prefixes
+from router.endpoints import V2
 from router.gateway import Gateway
 from router.live_settings import change_settings
 from router.metrics import Readings, exposition
+from router.purging import purge
 from router.rendering import HANDLERS, JSON, read_object
 
 
@@ -33,6 +34,8 @@ class Administration:
             Route("/traffic", self.traffic),
             Route("/routes", self.show_routes),
             Route("/routes", self.apply_routes, methods=["PUT"]),
+            Route("/cache", self.show_caches),
+            Route("/cache/purge", self.purge_caches, methods=["POST"]),
             Route("/versions/{ref}/settings", self.apply_settings, methods=["PATCH"]),
         ]
 
@@ -86,6 +89,21 @@ class Administration:
         applied = await change_settings(self._gateway, request.path_params["ref"], await read_object(request))
         return JSON(applied.model_dump(mode="json"))
 
+    async def show_caches(self, request: Request) -> Response:
+        """What each gateway keeps for each route with a cache, and what has come of requests to it."""
+        return JSON(
+            [
+                {"gateway": id, "route": route, **cache}
+                for id, reading in (await self._gateway.readings()).items()
+                for route, cache in reading["caches"].items()
+            ]
+        )
+
+    async def purge_caches(self, request: Request) -> Response:
+        """Drop cached answers by a surrogate key, in every gateway; `null` drops all."""
+        purged = await purge(self._gateway, await read_object(request))
+        return JSON(purged.model_dump(mode="json"))
+
     def _replicas(self) -> dict[str, int]:
         return dict(Counter(record.ref for record in self._gateway.table.snapshot.replicas))
 
@@ -108,4 +126,4 @@ def _as_json(tally: dict[str, Any]) -> dict[str, Any]:
 def admin_app(gateway: Gateway, plane: DataPlane) -> Starlette:
     """What answers on the administration port; it may also be asked what the inference port is asked."""
     routes = [*Administration(gateway).routes(), *V2(plane, model_control=True).routes()]
-    return Starlette(routes=routes, middleware=[below_prefixes(plane)], exception_handlers=HANDLERS)
+    return Starlette(routes=routes, exception_handlers=HANDLERS)

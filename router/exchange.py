@@ -334,17 +334,19 @@ class Exchange:
         assert arm is not None
         failed.tally.rescued += 1
         self.marks += b"x-nstarx-rescued: %b\r\n" % failed.ref.encode()
+        self._turn_to(arm)
+        self._ask_anew()
+
+    def _ask_anew(self) -> None:
+        """After a turn to another version."""
+        self._send()
+
+    def _turn_to(self, arm: Arm) -> None:
         arm.tally.started += 1
         self.arm = arm
+        self.lane = None
         self.due = self.deadline
         self.wait_ms = (self.deadline - clock()) // MILLISECOND
-        lane = arm.backend.pick()
-        if lane is None:
-            self.lane = None
-            self._look_elsewhere()
-        else:
-            self.lane = lane
-            self.id = lane.send(self)
 
     # Towards the client
 
@@ -409,10 +411,14 @@ class Exchange:
         return headers
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
-        self.connection.transport.write(
+        self._put(
             b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n\r\n%b"
             % (status, PHRASES.get(status, b"Answer"), headers, self._common_headers(), len(body), body)
         )
+
+    def _put(self, answer: bytes) -> None:
+        """Send the client a whole answer."""
+        self.connection.transport.write(answer)
         if self.keep_alive:
             self.response_complete = True
             self.connection.on_response_complete()

@@ -30,6 +30,7 @@ from router.heads import Heads
 from router.keeper import Keeper
 from router.lanes import Lane
 from router.protocol import InferenceProtocol
+from router.stale import Words, stale
 from router.table import Addressed, Compiler, Table, Target
 
 log = logging.getLogger("nstarx.gateway")
@@ -104,14 +105,26 @@ class Gateway:
                 limit = snapshot.models[record.ref].limits.max_queue_size
                 backend = self.compiler.backend(record.ref)
                 self._keepers[id] = Keeper(record, limit, backend, self.node, self._report_loss)
-        before = self.table.snapshot.standings
+        before = self.table.snapshot
         self._compile(snapshot)
-        self._reset_fuses(before, snapshot.standings)
+        self._purge(stale(before, snapshot))
+        self._reset_fuses(before.standings, snapshot.standings)
         gone = [self._keepers.pop(id) for id in self._keepers.keys() - replicas.keys()]
         for keeper in gone:
             keeper.release()
         self._leaving = [keeper for keeper in (*self._leaving, *gone) if keeper.lane and keeper.lane.waiting]
         log.info("snapshot %d", snapshot.number, extra={"action": "snapshot_applied"})
+
+    def hold(self, snapshot: Snapshot) -> None:
+        """Hold a snapshot that came as an answer, unless a newer one is held."""
+        self.apply(snapshot if snapshot.number >= self.table.snapshot.number else self.table.snapshot)
+
+    def _purge(self, words: Words) -> None:
+        """Drop answers that are not to be given any more, and let those who wait for it hear of it."""
+        for word in words:
+            self.compiler.purge_caches(word)
+        if words and self.compiler.caches:
+            self._report_soon()
 
     def _compile(self, snapshot: Snapshot) -> None:
         self.table = self.compiler.compile(snapshot, self.blown)
@@ -156,6 +169,7 @@ class Gateway:
         if spec is not None and spec.demotion and spec.demotion.enforce and not self._spared(spec, ref):
             self.blown.add((route, ref))
             self._compile(self.table.snapshot)
+            self.compiler.purge_caches(f"version:{ref}")
         log.warning("%s", verdict.sentence, extra={"action": "version_condemned"})
         self._spawn(self._accuse(route, ref, verdict))
 
@@ -189,7 +203,7 @@ class Gateway:
                 log.exception("an accusation could not be heard", extra={"action": "accusation_failed"})
                 await asyncio.sleep(ACCUSE_S)
         self.blown.discard((route, ref))
-        self.apply(snapshot if snapshot.number >= self.table.snapshot.number else self.table.snapshot)
+        self.hold(snapshot)
 
     def _reset_fuses(self, before: Standings, after: Standings) -> None:
         """Versions that come back to traffic are judged by what they do from now on."""
@@ -231,6 +245,7 @@ class Gateway:
             "started": self.started,
             "tallies": [tally.reading() for tally in self.compiler.tallies.values() if tally.started],
             "refused": dict(self.refused),
+            "caches": {route: cache.reading() for route, cache in self.compiler.caches.items()},
         }
 
     async def readings(self) -> dict[str, dict[str, Any]]:
@@ -268,7 +283,7 @@ class Gateway:
         listener = _listen(self.spec.host, self.spec.port, shared=True)
         server = await self._serve(public, listener, http=InferenceProtocol)
         self._every(1.0, lambda: self._sweep(server))
-        self._every(0.02, lambda: expire_overdue(self.all_lanes(), time.perf_counter_ns()))
+        self._every(0.02, lambda: self._expire(time.perf_counter_ns()))
         self._spawn(self._repeat_report())
         self._spawn(self._administrate(admin))
 
@@ -303,6 +318,11 @@ class Gateway:
     def all_lanes(self) -> list[Lane]:
         """Every lane, draining ones included."""
         return [keeper.lane for keeper in (*self._keepers.values(), *self._leaving) if keeper.lane]
+
+    def _expire(self, now: int) -> None:
+        """End all waiting that takes too long: for replicas, and for the answers of others."""
+        expire_overdue(self.all_lanes(), now)
+        self.compiler.sweep_caches(now)
 
     def _sweep(self, server: uvicorn.Server) -> None:
         """Once a second: end connections that take too long, and show that the loop lives."""

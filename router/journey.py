@@ -1,11 +1,20 @@
 """Exchanges whose route does more than divide by weight: stages before a replica is asked, and endings after."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from nstarx.errors import NStarXError
 from router.arm import Arm
-from router.exchange import Exchange
+from router.cached import PASSED
+from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, Exchange, clock
 from router.facts import Facts
+from router.flights import Follow, Lead
+from router.head import Head
 from router.table import Target
+
+if TYPE_CHECKING:
+    from router.caching import Caching
+    from router.protocol import InferenceProtocol
 
 Stage = Callable[["Journey"], bool]
 """Something that happens to a request before it is sent. True when it may go on at once; False when it has been
@@ -17,7 +26,7 @@ Ending = Callable[["Journey", int, int, int, bytes], None]
 class Journey(Exchange):
     """One request on its way through the stages of its route."""
 
-    __slots__ = ("facts", "key", "rule", "stage")
+    __slots__ = ("facts", "follow", "held", "key", "lead", "rule", "stage")
 
     facts: Facts
     """What rules, keys and limits look at."""
@@ -27,10 +36,26 @@ class Journey(Exchange):
     """What the request was assigned by, if by a key."""
     rule: str | None
     """The rule that decided, if one did."""
+    held: Arm | None
+    """The arm that was chosen, while the cache answers in its place."""
+    lead: Lead | None
+    """The duty to tell the cache how this ends; others may wait for it."""
+    follow: "Follow[Journey] | None"
+    """The wait for an answer to the same question."""
+
+    def __init__(
+        self,
+        connection: "InferenceProtocol",
+        target: Target | None,
+        head: Head,
+        keep_alive: bool,
+        request_id: bytes = b"",
+    ) -> None:
+        super().__init__(connection, target, head, keep_alive, request_id)
+        self.stage = 0
+        self.key = self.rule = self.held = self.lead = self.follow = None
 
     def _decide(self, target: Target) -> None:
-        self.stage = 0
-        self.key = self.rule = None
         self.proceed()
 
     def proceed(self) -> None:
@@ -47,8 +72,90 @@ class Journey(Exchange):
         """This version answers."""
         self._take(arm)
 
+    # In the place of a replica
+
+    def hold(self, other: Arm) -> None:
+        """Another arm stands for the chosen one, which is not asked for now."""
+        self.held, self.arm = self.arm, other
+        self.held.tally.started -= 1
+        other.tally.started += 1
+
+    def resume(self) -> None:
+        """The chosen arm is to be asked after all, and its time counts from now."""
+        if self.held is None:
+            return
+        self.arm.tally.started -= 1
+        self.started = clock()
+        self.wait_ms = max((self.deadline - self.started) // MILLISECOND, 1)
+        arm, self.held = self.held, None
+        self._take(arm)
+
+    def answer(self, status: int, answer: bytes) -> None:
+        """Send a whole answer that no replica has given, and count it for the arm that stands there."""
+        self._count(status)
+        self._put(answer)
+
+    def give_up(self, error: NStarXError) -> None:
+        """Answer with an error for which no version is to blame."""
+        self._count(error.status)
+        self._finish_with_error(error)
+
+    def common_headers(self) -> bytes:
+        """Header lines of every answer."""
+        return self._common_headers()
+
+    # Ends
+
     def _deliver(self, status: int, flags: int, json: int, body: bytes) -> None:
-        super()._deliver(status, flags, json, body)
-        if self.target:
-            for ending in self.target.endings:
+        target, lead = self.target, self.lead
+        if lead is None or target is None or target.cache is None:
+            super()._deliver(status, flags, json, body)
+        else:
+            self._deliver_for_all(target.cache, lead, status, flags, json, body)
+        if target:
+            for ending in target.endings:
                 ending(self, status, flags, json, body)
+
+    def _deliver_for_all(self, cache: "Caching", lead: Lead, status: int, flags: int, json: int, body: bytes) -> None:
+        """The client's answer first, then those of whoever waits for it."""
+        self.lead = None
+        answer, turns = cache.settle(self, lead, status, flags, json, body)
+        if answer is None:
+            self.marks += PASSED
+            super()._deliver(status, flags, json, body)
+        else:
+            self._put(answer)
+        cache.carry_out(turns)
+
+    def _write(self, status: int, headers: bytes, body: bytes) -> None:
+        lead, self.lead = self.lead, None
+        if lead is None:
+            super()._write(status, headers, body)
+        else:
+            self.marks += PASSED
+            super()._write(status, headers, body)
+            if self.target and self.target.cache:
+                self.target.cache.failed(lead)
+
+    def _turn_to(self, arm: Arm) -> None:
+        """Those who wait for the first version's answer go on without it."""
+        lead, self.lead = self.lead, None
+        super()._turn_to(arm)
+        if lead is not None and self.target and self.target.cache:
+            self.target.cache.failed(lead)
+
+    def _ask_anew(self) -> None:
+        """What the other version has said before is its own."""
+        cache = self.target and self.target.cache
+        if not cache or cache(self):
+            super()._ask_anew()
+
+    def abandon(self) -> None:
+        super().abandon()
+        cache = self.target and self.target.cache
+        if cache and self.follow is not None:
+            cache.leave(self.follow)
+            self._count(CLIENT_CLOSED_REQUEST)
+        if cache and self.lead is not None:
+            cache.abandoned(self.lead)
+        self.follow = self.lead = None

@@ -10,7 +10,10 @@ from nstarx.histogram import cumulative
 
 CALL = ("gateway", "route", "version", "role")
 """Labels of what gateways count. `role`: primary (the split chose the version) or direct (the client named it)."""
+CACHE = ("gateway", "route")
 REPLICA = ("version", "replica")
+RESULTS = {"hit": "hits", "miss": "misses", "shared": "followers", "bypass": "bypasses"}
+"""What `x-nstarx-cache` says, to the counter of it."""
 
 SENTENCES = {
     "nstarx_requests": "Inference requests answered, by HTTP status; 499 is a client that went away first.",
@@ -18,6 +21,11 @@ SENTENCES = {
     "nstarx_requests_in_flight": "Inference requests that wait for their answer.",
     "nstarx_request_retries": "Requests sent to a further replica, because one died or had no room.",
     "nstarx_requests_refused": "Requests refused before a version was chosen: malformed, too large or too slow.",
+    "nstarx_cache_requests": "Requests to a route with a cache, by what came of it: hit, miss, shared, or bypass.",
+    "nstarx_cache_evictions": "Cached answers dropped before their time, because there was no room.",
+    "nstarx_cache_expirations": "Cached answers dropped because they were too old.",
+    "nstarx_cache_entries": "Answers that a gateway keeps for a route.",
+    "nstarx_cache_bytes": "Memory that they take, bookkeeping included.",
     "nstarx_snapshot_number": "Number of the snapshot of routes and replicas that a gateway holds.",
     "nstarx_gateway_start_time_seconds": "When a gateway started, in seconds since 1970.",
     "nstarx_version_replicas": "Replicas of a version that are registered.",
@@ -43,7 +51,9 @@ Counters = dict[str, tuple[str, dict[str, Any]]]
 def exposition(readings: Readings, counters: Counters, replicas: dict[str, int]) -> bytes:
     """Prometheus text for everything that gateways and replicas have counted."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected([*_of_gateways(readings), *_of_replicas(counters), *_of_versions(replicas)]))
+    registry.register(
+        _Collected([*_of_gateways(readings), *_of_caches(readings), *_of_replicas(counters), *_of_versions(replicas)])
+    )
     return generate_latest(registry)
 
 
@@ -89,6 +99,21 @@ def _of_gateways(readings: Readings) -> Iterator[Metric]:
             in_flight.add_metric(labels, tally["started"] - sum(tally["codes"].values()))
             retries.add_metric(labels, tally["retries"])
     yield from (requests, durations, in_flight, retries, refused, number, started)
+
+
+def _of_caches(readings: Readings) -> Iterator[Metric]:
+    requests = _counter("nstarx_cache_requests", (*CACHE, "result"))
+    evictions, expirations = _counter("nstarx_cache_evictions", CACHE), _counter("nstarx_cache_expirations", CACHE)
+    entries, size = _gauge("nstarx_cache_entries", CACHE), _gauge("nstarx_cache_bytes", CACHE)
+    for gateway, reading in readings.items():
+        for route, cache in reading["caches"].items():
+            for result, counter in RESULTS.items():
+                requests.add_metric([gateway, route, result], cache[counter])
+            evictions.add_metric([gateway, route], cache["evictions"])
+            expirations.add_metric([gateway, route], cache["expirations"])
+            entries.add_metric([gateway, route], cache["entries"])
+            size.add_metric([gateway, route], cache["bytes"])
+    yield from (requests, evictions, expirations, entries, size)
 
 
 def _of_replicas(counters: Counters) -> Iterator[Metric]:

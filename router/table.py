@@ -7,12 +7,14 @@ from zlib import crc32
 
 from cluster.records import Snapshot
 from judging.watched import roles, watched
+from nstarx.spec.cache import CacheSpec
 from nstarx.spec.demotion import DemotionSpec
 from nstarx.spec.route import RouteSpec, RuleSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
 from router.arm import Arm
 from router.budget import CallBudget, RetryBudget
+from router.caching import ROLE, Caching, selecting
 from router.fuse import Fuse, OnVerdict
 from router.guide import Chooser, Guide
 from router.lanes import Backend
@@ -26,22 +28,6 @@ if TYPE_CHECKING:
 
 SAFE = "/+"
 """What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
-
-
-class Address(NamedTuple):
-    """What a client asks: a model or one version of it, behind a path prefix, at a host."""
-
-    model: str
-    version: str | None = None
-    prefix: str = ""
-    host: str = ""
-    """Value of the header Host; "" where none is sent."""
-
-    @property
-    def path(self) -> bytes:
-        """Where it is asked for inference, as it stands in a request line."""
-        middle = f"/versions/{quote(self.version, SAFE)}" if self.version else ""
-        return f"{self.prefix}/v2/models/{quote(self.model)}{middle}/infer".encode()
 
 
 class Target(NamedTuple):
@@ -62,6 +48,7 @@ class Target(NamedTuple):
     retries: RetryBudget
     rescues: CallBudget
     fallback: Arm | None
+    cache: Caching | None
 
     def may_rescue(self) -> bool:
         """Take a rescue from the budget, if there is one left."""
@@ -94,17 +81,10 @@ class Table(NamedTuple):
     targets: dict[bytes, Target | Addressed]
     """Raw path of an inference endpoint to what answers it."""
 
-    prefixes: frozenset[str] = frozenset()
-    """Path prefixes that routes have."""
-
     def at(self, path: bytes, host: bytes = b"") -> Target | None:
         """What answers at a path, for a value of the header Host."""
         found = self.targets.get(path)
         return found.of(host) if isinstance(found, Addressed) else found
-
-    def to(self, address: Address) -> Target | None:
-        """What answers at an address."""
-        return self.at(address.path, address.host.encode("latin-1", "replace"))
 
     def all_targets(self) -> Iterator[Target]:
         """Every target, whatever leads to it."""
@@ -144,6 +124,10 @@ class Compiler:
         self.fuses: dict[tuple[str, str], Fuse] = {}
         self._on_verdict = on_verdict
         self._on_failure = on_failure
+        self.caches: dict[str, Caching] = {}
+        """Route to the cache of its answers."""
+        self._closing: list[Caching] = []
+        """Caches that routes have no more, and in which somebody waits."""
         self._made: dict[Place, Target] = {}
 
     def compile(self, snapshot: Snapshot, blown: Iterable[tuple[str, str]] = ()) -> Table:
@@ -152,6 +136,7 @@ class Compiler:
         `blown` are the routes and versions that this gateway has found guilty, and nobody has answered yet.
         """
         shares = shares_of(snapshot.standings, blown)
+        self._tend_caches(snapshot.routes)
         made: dict[Place, Target] = {}
         for route in (*snapshot.routes, *_implicit(snapshot)):
             for place in _places(route):
@@ -161,7 +146,7 @@ class Compiler:
         if len(made) != len(self._made) or any(self._made.get(place) is not target for place, target in made.items()):
             self._forget_fuses(made.values())
         self._made = made
-        return Table(snapshot, _by_path(made), frozenset(route.path_prefix for route in snapshot.routes))
+        return Table(snapshot, _by_path(made))
 
     def backend(self, ref: str) -> Backend:
         """The one backend of a version."""
@@ -169,8 +154,8 @@ class Compiler:
 
     def _target(self, place: Place, route: RouteSpec, shares: Shares, role: str | None = None) -> Target:
         """A route that did not change keeps its target, and with it whose turn it is."""
-        made = self._made.get(place)
-        if made and made.route == route and made.shares == shares:
+        made, cache = self._made.get(place), self.caches.get(route.name) if route.cache else None
+        if made and made.route == route and made.shares == shares and made.cache is cache:
             return made
         plan = _Plan(route, shares, role, {} if role else self._fuses(route))
         guide = self._guide(plan)
@@ -181,24 +166,27 @@ class Compiler:
             arms=guide.default.arms,
             next_arm=turns([(arm, arm.weight) for arm in guide.default.arms], _seed(route.name)).__next__,
             guide=guide,
-            stages=self._stages(route, guide),
+            stages=self._stages(route, guide, cache),
             endings=(),
             retries=RetryBudget(route.retry),
             rescues=CallBudget(route.rescue.budget_percent, route.rescue.burst, route.rescue.burst),
             fallback=Arm(self.backend(fallback), self._tally(route.name, fallback, "fallback"), 0.0)
             if fallback
             else None,
+            cache=cache,
         )
 
-    def _stages(self, route: RouteSpec, guide: Guide) -> "tuple[Stage, ...]":
+    def _stages(self, route: RouteSpec, guide: Guide, cache: Caching | None) -> "tuple[Stage, ...]":
         """The order in which things happen to a request; nothing but turns needs none of it."""
-        plain = not route.rules and route.split.sticky is None
-        return () if plain else (guide,)
+        plain = not route.rules and route.split.sticky is None and cache is None
+        if plain:
+            return ()
+        return tuple(stage for stage in (guide, cache) if stage is not None)
 
     def _guide(self, plan: "_Plan") -> Guide:
         route = plan.route
         rules = [
-            (rule.name, compile_match(rule.match, rule_salt(route, rule)), self._ruled(plan, rule))
+            (rule.name, compile_match(rule.match, _salt(route, rule)), self._ruled(plan, rule))
             for rule in route.rules
             if rule.enabled and plan.role is None
         ]
@@ -207,7 +195,7 @@ class Compiler:
     def _ruled(self, plan: "_Plan", rule: RuleSpec) -> Chooser:
         """What answers a rule's requests: its own split, or the route's where demotions leave nobody of it."""
         if any(effective(rule.split, plan.shares).values()):
-            return self._chooser(plan, rule.split, rule_salt(plan.route, rule), rule.name)
+            return self._chooser(plan, rule.split, _salt(plan.route, rule), rule.name)
         return self._chooser(plan, plan.route.split, plan.route.name, rule.name)
 
     def _chooser(self, plan: "_Plan", split: SplitSpec, salt: str, rule: str | None = None) -> Chooser:
@@ -253,13 +241,49 @@ class Compiler:
         """A version's tallies, one for each role that it has in the route's splits."""
         return tuple(self._tally(route.name, ref, role) for role in roles(route, ref)) if ref else ()
 
+    # Caches
+
+    def sweep_caches(self, now: int) -> None:
+        """Let nobody wait too long, and keep nothing too long."""
+        for cache in (*self.caches.values(), *self._closing):
+            cache.sweep(now)
+        if self._closing:
+            self._closing = [cache for cache in self._closing if cache.busy]
+
+    def purge_caches(self, word: str | None) -> None:
+        """Drop the answers that bear a surrogate key; all of them for None."""
+        for cache in self.caches.values():
+            cache.purge(word)
+
+    def _tend_caches(self, routes: Iterable[RouteSpec]) -> None:
+        """A cache outlives everything but a change of how it keeps answers, and of what these depend on."""
+        before, self.caches = self.caches, {}
+        for route in routes:
+            if route.cache:
+                made = before.get(route.name)
+                kept = made and (made.spec, made.selecting) == (route.cache, selecting(route))
+                self.caches[route.name] = made if made and kept else self._cache(route, route.cache)
+        self._closing += [cache for name, cache in before.items() if self.caches.get(name) is not cache]
+
+    def _cache(self, route: RouteSpec, spec: CacheSpec) -> Caching:
+        name = route.name
+        return Caching(
+            spec, name, selecting(route), lambda ref: Arm(self.backend(ref), self._tally(name, ref, ROLE), 0.0)
+        )
+
     def _tally(self, route: str, ref: str, role: str) -> Tally:
         key = (route, ref, role)
         return self.tallies.get(key) or self.tallies.setdefault(key, Tally(*key))
 
 
+def inference_path(model: str, version: str | None = None, prefix: str = "") -> bytes:
+    """Where a model is asked, as it stands in a request line."""
+    middle = f"/versions/{quote(version, SAFE)}" if version else ""
+    return f"{prefix}/v2/models/{quote(model)}{middle}/infer".encode()
+
+
 def _places(route: RouteSpec, version: str | None = None) -> list[Place]:
-    path = Address(route.model, version, route.path_prefix).path
+    path = inference_path(route.model, version, route.path_prefix)
     return [(path, host) for host in route.hosts or ("",)]
 
 
@@ -300,7 +324,7 @@ def _by_path(made: dict[Place, Target]) -> dict[bytes, Target | Addressed]:
     return by_path
 
 
-def rule_salt(route: RouteSpec, rule: RuleSpec) -> str:
+def _salt(route: RouteSpec, rule: RuleSpec) -> str:
     """What makes the keys of one rule fall otherwise than those of others."""
     return f"{route.name}/{rule.name}"
 

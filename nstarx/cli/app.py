@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from nstarx.cli import infer, routes, status, versions
+from nstarx.cli import cache, infer, routes, status, versions
 from nstarx.cli.output import print_error
 from nstarx.errors import NStarXError
 
@@ -16,6 +16,7 @@ status.register(app)
 routes.register(app)
 infer.register(app)
 versions.register(app)
+cache.register(app)
 for point in sorted(entry_points(group="nstarx.commands")):
     point.load()(app)
 

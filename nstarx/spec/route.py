@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from nstarx.spec.cache import CacheSpec
 from nstarx.spec.demotion import DemotionSpec
 from nstarx.spec.fallback import FallbackSpec, RescueSpec
 from nstarx.spec.match import Match
@@ -71,6 +72,8 @@ class RouteSpec(Record):
     """How the stable version answers for a candidate that fails."""
     fallback: FallbackSpec | None = None
     """What answers when none of the split's versions can."""
+    cache: CacheSpec | None = None
+    """How long good answers are given again to the same question; null asks a replica each time."""
 
     @property
     def splits(self) -> tuple[SplitSpec, ...]:
@@ -93,6 +96,20 @@ class RouteSpec(Record):
     def _rule_names_differ(self) -> Self:
         if twice := _repeated([rule.name for rule in self.rules]):
             raise ValueError(f"rules: {', '.join(twice)} is the name of more than one rule")
+        return self
+
+    @model_validator(mode="after")
+    def _public_answers_are_nobodys_own(self) -> Self:
+        """A CDN would hand one client's cookie to all others, and can't know whose address stood for a version."""
+        own = [
+            split.sticky
+            for split in self.splits
+            if split.sticky and (split.sticky.cookie or split.sticky.client_address)
+        ]
+        if self.cache and self.cache.public and own:
+            raise ValueError(
+                f"cache.public: must be false where versions stick to {own[0]}, which a CDN can't tell apart"
+            )
         return self
 
 

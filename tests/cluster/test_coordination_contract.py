@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from cluster.coordination import Coordination, NotJoined, RoutesSeed
-from cluster.records import Snapshot
+from cluster.records import CachePurge, Snapshot
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
 from tests.cluster.samples import IRIS, IRIS_BOTH, replica, spec
 
@@ -161,3 +161,19 @@ async def test_loss_of_an_unknown_replica_changes_nothing(coordination: Coordina
     before = await coordination.snapshot()
     await coordination.report_loss("r1")
     assert await coordination.snapshot() == before
+
+
+async def test_purge_of_caches_reaches_a_watching_gateway_and_is_told_as_an_event(coordination: Coordination) -> None:
+    first = await coordination.join("g1", Snapshot())
+    watch = asyncio.create_task(coordination.watch("g1", first.number, timeout_s=10))
+    told = await coordination.purge_caches("version:iris@1.0.0", "a test asked for it")
+    assert await watch == told
+    assert told.purges == (CachePurge(number=told.number, key="version:iris@1.0.0"),)
+    everything = await coordination.purge_caches(None, "a test asked for more")
+    assert [(purge.number, purge.key) for purge in everything.purges] == [
+        (told.number, "version:iris@1.0.0"),
+        (everything.number, None),
+    ]
+    events = [event for event in await coordination.events(0) if event.kind == "CachePurged"]
+    assert [event.details["key"] for event in events] == ["version:iris@1.0.0", None]
+    assert events[0].sentence == "cached answers that bear version:iris@1.0.0 are dropped: a test asked for it"

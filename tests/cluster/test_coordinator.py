@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cluster.coordination import NotJoined, RoutesSeed
 from cluster.coordinator import Coordinator, Patience, merge_patch
-from cluster.records import Snapshot
+from cluster.records import PURGES, CachePurge, Snapshot
 from tests.cluster.samples import IRIS, IRIS_BOTH, Clock, replica, routes, spec
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +117,21 @@ async def test_routes_and_settings_applied_in_this_life_outrank_adopted_ones(coo
     assert joined.number == 100
     assert joined.routes == IRIS.routes
     assert joined.settings == {"iris@1.0.0": {"threshold": 0.9}, "iris@0.9.0": {"threshold": 0.2}}
+
+
+async def test_purges_of_both_lives_reach_gateways_that_have_obeyed_none(coordinator: Coordinator) -> None:
+    await coordinator.purge_caches("model:iris", "of this life")
+    former = CachePurge(number=41, key="model:digits")
+    joined = await coordinator.join("g1", Snapshot(number=42, epoch="former life", purges=(former,)))
+    assert joined.purges == (former, CachePurge(number=43, key="model:iris"))
+    assert joined.number == 43
+
+
+async def test_purges_are_forgotten_when_many_have_followed(coordinator: Coordinator) -> None:
+    for number in range(PURGES + 5):
+        await coordinator.purge_caches(f"model:{number}", "a test asked for it")
+    purges = (await coordinator.snapshot()).purges
+    assert [purge.key for purge in purges] == [f"model:{number}" for number in range(5, PURGES + 5)]
 
 
 async def test_newest_memory_of_a_former_life_wins(coordinator: Coordinator) -> None:

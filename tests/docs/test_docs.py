@@ -24,7 +24,7 @@ from nstarx import errors
 from nstarx.cli.app import app
 from nstarx.errors import NStarXError
 from nstarx.repository import Repository
-from nstarx.spec import cluster, demotion, fallback, gateway, key, match, model, retry, route, split
+from nstarx.spec import cache, cluster, demotion, fallback, gateway, key, match, model, retry, route, split
 from nstarx.spec.cluster import ClusterSpec, GatewayArgs, VersionArgs
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record, parse, parse_yaml, read_yaml
@@ -32,6 +32,7 @@ from nstarx.spec.route import RoutesDocument, RouteSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
 from router.admin import Administration
+from router.cache import RouteCache
 from router.endpoints import V2
 from router.metrics import SENTENCES, exposition
 from router.tally import Tally
@@ -63,6 +64,7 @@ SECTIONS = {
     fallback.RescueSpec: (DEMOTION, "rescue"),
     fallback.FallbackSpec: (DEMOTION, "fallback"),
     fallback.StaticAnswer: (DEMOTION, "fallback.static"),
+    cache.CacheSpec: ("caching.md", "cache"),
     retry.RetrySpec: ("limits.md", "retry"),
     model.ModelSpec: (MODELS, "model.yaml"),
     model.TensorSpec: (MODELS, "inputs and outputs"),
@@ -132,7 +134,8 @@ def is_default(field: FieldInfo, cell: str) -> bool:
 
 def families() -> dict[str, set[str]]:
     """Name of each metric, as Prometheus stores it, to its labels."""
-    reading = {"node": "n", "snapshot": 1, "started": 0.0, "refused": {400: 1}}
+    kept = RouteCache[str](cache.CacheSpec(), "iris")
+    reading = {"node": "n", "snapshot": 1, "started": 0.0, "refused": {400: 1}, "caches": {"iris": kept.reading()}}
     tally = Tally("iris", "iris@1.0.0", "primary")
     tally.codes[200] = 1
     counters = {**Counters().as_dict(), "backlog": 0, "cpu_s": 0.0, "rss_bytes": 0}
