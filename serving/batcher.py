@@ -3,45 +3,29 @@
 Nothing waits for a batch to fill: what arrives while a run is under way is the next batch (a version may ask for
 `max_wait_ms` more). One bad request fails alone: it is refused when it is decoded, and a run that fails is repeated
 request by request.
+
+What waits is in `queue`, made into batches by `forming` and run by `runs`, `coroutines` or `streams`; `responder` tells
+the callers. Here is decided when the next run starts.
 """
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
-from typing import Any
 
-import numpy as np
-import orjson
-
-from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, FLAG_STREAM
-from nstarx.errors import InvalidRequest, ModelFailed, NStarXError
 from nstarx.spec.model import Batching, ModelSpec
-from nstarx.tensors import Tensors
+from serving.bodies import Decoded, LargeBodies
 from serving.call import Call, Caller
-from serving.codec import Answer, Codec, stack
-from serving.compression import inflate
+from serving.codec import Codec
+from serving.coroutines import AsyncRuns
 from serving.counters import Counters
+from serving.forming import Former
+from serving.lone import LoneRun
 from serving.pace import Pace
+from serving.queue import Queue
+from serving.responder import Responder
+from serving.runs import Clock, Runs, SyncRuns
 from serving.runtimes.runtime import Runtime
-
-log = logging.getLogger("nstarx.serving")
-
-COMPRESSED = FLAG_GZIP | FLAG_DEFLATE
-Clock = Callable[[], int]
-Batch = list[Call]
-"""Calls that run together: one, or several of one group."""
-Times = tuple[int, int, int, int]
-"""When a run began, had its input, had inferred, had its output."""
-Result = tuple[list[Answer], Times] | BaseException
-"""What a run came to. Errors are returned: no future can hold a StopIteration, and a SystemExit would end the loop."""
-
-FAILURES = (Exception, SystemExit, asyncio.CancelledError)
-"""What users' code raises: it may also exit, or await something cancelled."""
+from serving.streams import StreamRuns
 
 
 class Batcher:
@@ -54,111 +38,131 @@ class Batcher:
         self.spec = spec.model_copy(update={"batching": Batching()}) if runtime.mode == "stream" else spec
         self.runtime = runtime
         self.counters = Counters()
-        self.pace = Pace()
         self._loop = loop
         self._clock = clock
-        self._codec = Codec(self.spec)
-        self._queue: deque[Call] = deque()
-        self._formed: deque[Batch] = deque()
-        self._withdrawn: dict[tuple[Caller, int], int] = {}
-        """When each call was withdrawn, so that a later one with its id is not taken for it."""
-        self._tasks: dict[tuple[Caller, int], asyncio.Task[None]] = {}
-        """Of the calls that run by themselves."""
-        self._alive: set[asyncio.Task[None]] = set()
-        """Every task: the loop alone would let one be collected."""
-        self._running: dict[int, tuple[int, Batch]] = {}
-        """Runs under way, and since when; 0 while one waits for its client instead of the model."""
+        self._compose()
+        self._running = self._runs.under_way
         self._idle: asyncio.Event | None = None
         """Set when the last run has ended, once somebody closes."""
         self._scheduled: asyncio.Handle | None = None
         self._patient = False
         """What is scheduled is a timer, and may be brought forward."""
-        self._threads = ThreadPoolExecutor(spec.limits.max_concurrent_runs, "run")
-        self._last_logged = 0
         self.configure(spec.batching)
+
+    def _compose(self) -> None:
+        """The parts, each with those that it speaks to."""
+        codec = Codec(self.spec)
+        self._responder = responder = Responder(self.spec.ref, self.counters)
+        self._queue = Queue(responder)
+        self._large = LargeBodies(codec, self._loop, self._join)
+        self._former = Former(codec, self._queue, responder, self.counters, self._large, self._clock)
+        shared = self.runtime, codec, self._queue, responder, self._loop, self._clock
+        self._runs: Runs
+        self._lone: LoneRun | None = None
+        if self.runtime.mode == "sync":
+            self._runs = SyncRuns(*shared, self.spec.limits.max_concurrent_runs)
+            self._lone = LoneRun(self._runs, codec, self.counters, self._clock)
+        else:
+            self._runs = (StreamRuns if self.runtime.mode == "stream" else AsyncRuns)(*shared)
+        self._runs.ended = self._schedule
 
     def configure(self, batching: Batching) -> None:
         """Take new batching limits; they hold from the next batch on."""
         self._most = batching.max_batch_size if self.spec.batchable else 1
         self._patience = batching.max_wait_ms / 1000 if self._most > 1 else 0.0
+        self._at_once = None if self._patience else self._lone
+        """Runs a call that comes alone and at rest; None where that may not run at once."""
         self._unschedule()
         self._schedule()
 
+    @property
+    def pace(self) -> Pace:
+        """Where runs take place."""
+        return self._runs.pace
+
+    @pace.setter
+    def pace(self, pace: Pace) -> None:
+        self._runs.pace = pace
+
     # What lanes say
 
-    def add(self, calls: Batch, alone: bool = False) -> None:
+    def add(self, calls: list[Call], alone: bool = False) -> None:
         """Calls that arrived together. Those beyond the queue's bound are turned away at once.
 
         `alone` says that no other lane can have brought more in the same turn of the event loop, so that a short run
         need not wait for its end.
         """
-        room = max(self.spec.limits.max_queue_size - self.backlog, 0)
-        if room < len(calls):
-            self._reject(calls[room:])
-            calls = calls[:room]
-        self._queue.extend(calls)
-        if alone and self.pace.on_loop and not (self._scheduled or self._running or self._patience):
-            self._next()
+        if alone and self._at_once and self._runs.pace.on_loop and not (self._running or self._scheduled):
+            self._add_at_rest(calls, self._at_once)
         else:
+            self._queue.calls.extend(self._admitted(calls, self.spec.limits.max_queue_size - self.backlog))
             self._schedule()
 
     def withdraw(self, lane: Caller, id: int) -> None:
         """Nobody waits for this call any more: it is not run, or its task is cancelled."""
-        if task := self._tasks.get((lane, id)):
-            task.cancel()
-        elif self._queue or self._formed:
-            if len(self._withdrawn) >= 2 * self.spec.limits.max_queue_size:
-                waiting = {(call.lane, call.id) for call in chain(self._queue, *self._formed)}
-                self._withdrawn = {key: when for key, when in self._withdrawn.items() if key in waiting}
-            self._withdrawn[lane, id] = self._clock()
+        if not self._runs.cancel(lane, id):
+            self._queue.withdraw(lane, id, self._clock(), 2 * self.spec.limits.max_queue_size)
 
     def forsake(self, lane: Caller) -> None:
         """A closed lane's tasks are cancelled; what it has in the queue will be left out."""
-        for (owner, _), task in list(self._tasks.items()):
-            if owner is lane:
-                task.cancel()
+        self._runs.cancel_lane(lane)
 
     # What the replica asks
 
     @property
     def backlog(self) -> int:
         """Calls waiting or running."""
-        count = len(self._queue)
-        for batch in self._formed:
-            count += len(batch)
-        for _, batch in self._running.values():
-            count += len(batch)
-        return count
+        return len(self._queue) + self._running.calls
 
     def running_for(self) -> float:
         """Seconds that the oldest run under way has taken, or a stream since its last part; 0 without one.
 
         Safe to ask from any thread.
         """
-        oldest = min((began for began, _ in self._running.copy().values() if began), default=0)
+        oldest = self._running.oldest
         return (self._clock() - oldest) / 1e9 if oldest else 0.0
 
     async def close(self, timeout_s: float) -> bool:
         """Drop what waits, and see the runs under way to their end. False when one goes on after `timeout_s`."""
         self._unschedule()
-        self.counters.cancelled += len(self._queue) + sum(map(len, self._formed))
-        self._queue.clear()
-        self._formed.clear()
-        for task in self._alive:
-            task.cancel()
+        self._queue.drop()
+        self._large.close()
+        self._runs.cancel_all()
         self._idle = asyncio.Event()
         if self._running:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
-        self._threads.shutdown(wait=False)
+        self._runs.close()
         return not self._running
 
-    # Forming batches
+    # What is admitted
+
+    def _add_at_rest(self, calls: list[Call], lone: LoneRun) -> None:
+        """Nothing waits but what is decoded apart, so calls need not pass through the queue."""
+        room = self.spec.limits.max_queue_size - len(self._queue.apart)
+        if len(calls) == 1 and room > 0 and lone.run(calls[0]):
+            return
+        calls = self._admitted(calls, room)
+        if len(calls) > self._most:
+            self._queue.calls.extend(calls[self._most :])
+        self._take(calls[: self._most], len(calls) > 1)
+        if self._queue.formed or self._queue.calls:
+            self._schedule()
+
+    def _admitted(self, calls: list[Call], room: int) -> list[Call]:
+        """Those for which there is room; the others are turned away."""
+        if room >= len(calls):
+            return calls
+        room = max(room, 0)
+        self._responder.reject(calls[room:])
+        return calls[:room]
+
+    # When the next run starts
 
     def _schedule(self) -> None:
         """See to it that the next run starts: soon, or when more calls have had their time to come."""
-        if not (self._queue or self._formed):
-            self._withdrawn.clear()
+        if not (self._queue.calls or self._queue.formed):
+            self._queue.forget_withdrawals()
             if self._idle and not self._running:
                 self._idle.set()
             return
@@ -180,261 +184,34 @@ class Batcher:
 
     def _wait(self) -> float:
         """Seconds that the oldest call may still wait for company."""
-        if self._formed or len(self._queue) >= self._most:
+        queue = self._queue
+        if queue.formed or len(queue.calls) >= self._most:
             return 0.0
-        return max(self._patience - (self._clock() - self._queue[0].arrived) / 1e9, 0.0)
+        return max(self._patience - (self._clock() - queue.calls[0].arrived) / 1e9, 0.0)
 
     def _next(self) -> None:
         """Start one run, and see to it that the next one follows."""
         self._scheduled = None
         self._patient = False
-        if self._formed:
+        if self._queue.formed:
             now = self._clock()
-            batch = [call for call in self._formed.popleft() if not self._is_unwanted(call, now)]
+            if batch := self._queue.pop_formed(now):
+                self._runs.start(batch, now)
         else:
-            self._form()
-            batch = self._formed.popleft() if self._formed else []
-        if batch:
-            self._start(batch)
+            self._take(self._queue.take(self._most))
         self._schedule()
 
-    def _form(self) -> None:
-        """Decode what waits, up to one batch's worth, and sort it into groups that can be stacked."""
+    def _take(self, calls: list[Call], maybe_plain: bool = True) -> None:
+        """Form batches of calls whose turn has come, and start the first."""
         now = self._clock()
-        groups: dict[Hashable, tuple[Batch, int]] = {}
-        for call in self._decoded(now):
-            group = call.request.group
-            if group is None:
-                self._formed.append([call])
-                continue
-            batch, rows = groups.get(group, (None, 0))
-            rows += call.request.rows
-            if batch is None or rows > self._most:
-                batch, rows = [], call.request.rows
-                self._formed.append(batch)
-            batch.append(call)
-            groups[group] = batch, rows
+        batches = self._former.form(calls, self._most, now, maybe_plain)
+        if len(batches) > 1:
+            self._queue.formed.extend(batches[1:])
+        if batches:
+            self._runs.start(batches[0], now)
 
-    def _decoded(self, now: int) -> Iterable[Call]:
-        queue, waited = self._queue, self.counters.waited
-        for _ in range(min(len(queue), self._most)):
-            call = queue.popleft()
-            if not self._is_unwanted(call, now) and self._decode(call, now):
-                waited(now - call.arrived, 1)
-                yield call
-
-    def _is_unwanted(self, call: Call, now: int) -> bool:
-        """Whether nobody waits for this call any more; it has its end then."""
-        if call.lane.closed or (
-            self._withdrawn and self._withdrawn.pop((call.lane, call.id), call.arrived - 1) >= call.arrived
-        ):
-            self.counters.cancelled += 1
-            return True
-        if call.expires and now >= call.expires:
-            self._expire(call)
-            return True
-        return False
-
-    def _decode(self, call: Call, now: int) -> bool:
-        try:
-            payload = inflate(call.payload, call.flags) if call.flags & COMPRESSED else call.payload
-            request = call.request = self._codec.decode(payload, call.json_length)
-        except Exception as error:
-            self._refuse(call, error, self._clock() - now)
-            return False
-        if request.timeout_s is None:
-            return True
-        own = call.arrived + int(request.timeout_s * 1e9)
-        call.expires = min(call.expires or own, own)
-        return not self._is_unwanted(call, now)
-
-    def _expire(self, call: Call) -> None:
-        self.counters.expired += 1
-        call.lane.expired(call)
-        call.lane.flush()
-
-    def _reject(self, calls: Sequence[Call]) -> None:
-        self.counters.rejected += len(calls)
-        for call in calls:
-            call.lane.overloaded(call)
-        for lane in {call.lane for call in calls}:
-            lane.flush()
-
-    # Running
-
-    def _start(self, batch: Batch) -> None:
-        self._running[id(batch)] = self._clock(), batch
-        if self.runtime.mode == "stream":
-            self._spawn(batch, self._stream(batch))
-        elif self.runtime.mode == "async":
-            self._spawn(batch, self._run_async(batch))
-        elif self.pace.on_loop:
-            self._finish(batch, self._run(batch))
-        else:
-            self._threads.submit(self._run_apart, batch)
-
-    def _run(self, batch: Batch) -> Result:
-        """One run from decoded requests to encoded answers, on whichever thread."""
-        try:
-            requests = [call.request for call in batch]
-            began = self._clock()
-            inputs = stack(requests)
-            ready = self._clock()
-            outputs = self.runtime.infer(inputs)
-            inferred = self._clock()
-            answers = self._codec.encode(requests, outputs)
-            return answers, (began, ready, inferred, self._clock())
-        except FAILURES as error:
-            return error
-
-    def _run_apart(self, batch: Batch) -> None:
-        result = self._run(batch)
-        self._loop.call_soon_threadsafe(self._finish, batch, result)
-
-    def _finish(self, batch: Batch, result: Result) -> None:
-        """Send a run's answers."""
-        began, _ = self._running.pop(id(batch))
-        if isinstance(result, BaseException):
-            self.pace.note(self._clock() - began)
-            self._fail(batch, result, began)
-        else:
-            answers, times = result
-            self.pace.note(times[2] - times[1])
-            self._answer(batch, answers, times)
-        self._schedule()
-
-    def _fail(self, batch: Batch, error: BaseException, began: int) -> None:
-        """A run that failed is repeated one request at a time, so that only the bad one fails."""
-        if len(batch) > 1:
-            self._formed.extendleft([call] for call in reversed(batch))
-        else:
-            self._refuse(batch[0], error, self._clock() - began)
-
-    def _answer(self, batch: Batch, answers: list[Answer], times: Times) -> None:
-        for call, (body, json_length) in zip(batch, answers, strict=True):
-            call.lane.respond(call, 200, body, json_length)
-        for lane in {call.lane for call in batch}:
-            lane.flush()
-        rows = sum(call.request.rows for call in batch) or len(batch)
-        self.counters.ran(len(batch), rows, times, int(time.time() * 1000))
-
-    def _refuse(self, call: Call, error: BaseException, nanoseconds: int, begun: bool = False) -> None:
-        """Answer one call with what went wrong; `begun` when the client has a part of its stream already."""
-        if not isinstance(error, NStarXError):
-            self._log(error)
-            error = ModelFailed(str(self.spec.ref), _first_line(error))
-        self.counters.failed_after(nanoseconds)
-        # A model's words may hold what UTF-8 can't.
-        body = orjson.dumps({"error": error.sentence.encode(errors="replace").decode()})
-        if begun:
-            call.lane.chunk(call, body)
-            call.lane.end(call, error.status)
-        else:
-            call.lane.respond(call, error.status, body)
-        call.lane.flush()
-
-    def _log(self, error: BaseException) -> None:
-        """A failing model's stack, at most once a second: it may fail thousands of times in one."""
-        now = self._clock()
-        if now - self._last_logged > 1_000_000_000:
-            self._last_logged = now
-            log.error("%s failed", self.spec.ref, exc_info=error, extra={"action": "model_failed"})
-
-    # Runs that are coroutines
-
-    def _spawn(self, batch: Batch, run: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(run)
-        self._alive.add(task)
-        if len(batch) == 1:
-            self._tasks[batch[0].lane, batch[0].id] = task
-        task.add_done_callback(lambda task: self._ended(batch, task))
-
-    def _ended(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            self.counters.cancelled += len(batch)
-        self._alive.discard(task)
-        self._running.pop(id(batch))
-        self._tasks.pop((batch[0].lane, batch[0].id), None)
-        self._schedule()
-
-    async def _run_async(self, batch: Batch) -> None:
-        requests = [call.request for call in batch]
-        began = self._clock()
-        try:
-            inputs = stack(requests)
-            ready = self._clock()
-            outputs = await self.runtime.infer_async(inputs)
-            inferred = self._clock()
-            answers = self._codec.encode(requests, outputs)
-        except FAILURES as error:
-            if _is_withdrawal(error):
-                raise
-            self._fail(batch, error, began)
-        else:
-            self._answer(batch, answers, (began, ready, inferred, self._clock()))
-
-    async def _stream(self, batch: Batch) -> None:
-        """Send each partial result as it comes, or all of them as one answer to a client that takes no stream."""
-        [call] = batch
-        began = self._clock()
-        parts: list[Tensors] = []
-        begun = False
-        try:
-            async for outputs in self.runtime.infer_stream(call.request.inputs):
-                if call.flags & FLAG_STREAM:
-                    await self._send(batch, outputs)
-                    begun = True
-                else:
-                    parts.append(outputs)
-                # A model that awaits nothing must not hold the loop from its first part to its last.
-                await asyncio.sleep(0)
-                self._running[id(batch)] = self._clock(), batch
-            inferred = self._clock()
-            whole = None if call.flags & FLAG_STREAM else self._encode(call, _joined(parts))
-        except FAILURES as error:
-            if _is_withdrawal(error):
-                raise
-            self._refuse(call, error, self._clock() - began, begun)
-            return
-        self.counters.ran(1, 1, (began, began, inferred, self._clock()), int(time.time() * 1000))
-        if whole:
-            call.lane.respond(call, 200, *whole)
-        else:
-            call.lane.end(call)
-        call.lane.flush()
-
-    async def _send(self, batch: Batch, outputs: Tensors) -> None:
-        """One part, at the pace at which it is taken."""
-        [call] = batch
-        part = self._encode(call, outputs)
-        if part.json_length is not None:
-            raise InvalidRequest("a stream is JSON alone; ask for its outputs without binary_data")
-        call.lane.chunk(call, part.body)
-        call.lane.flush()
-        self._running[id(batch)] = 0, batch
-        await call.lane.drained()
-
-    def _encode(self, call: Call, outputs: Tensors) -> Answer:
-        return self._codec.encode([call.request], outputs)[0]
-
-
-def _is_withdrawal(error: BaseException) -> bool:
-    """Whether the task was cancelled, and not something that its model awaits."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def _joined(parts: list[Tensors]) -> Tensors:
-    """Partial results one after the other, along the first dimension."""
-    if not parts:
-        raise ValueError("it yielded nothing")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _first_line(error: BaseException) -> str:
-    """What a client may know of an exception: its kind and the first line of its message."""
-    try:
-        line = str(error).strip().partition("\n")[0][:200]
-    except Exception:  # A model's exceptions are a model's code too.
-        line = ""
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+    def _join(self, call: Call, result: Decoded, began: int) -> None:
+        """A large body has been decoded, if its call was not dropped meanwhile."""
+        if call in self._queue.apart:
+            self._former.join(call, result, began)
+            self._schedule()

@@ -1,8 +1,7 @@
 """One request as it travels through a replica, and the lane end that waits for its answer."""
 
+from collections.abc import Sequence
 from typing import Protocol
-
-from serving.codec import InferRequest
 
 
 class Caller(Protocol):
@@ -10,8 +9,16 @@ class Caller(Protocol):
 
     closed: bool
 
-    def respond(self, call: "Call", status: int, body: bytes, json_length: int | None = None) -> None:
-        """Queue a complete answer."""
+    def respond(
+        self, call: "Call", status: int, body: bytes, json_length: int | None = None, valid: bool = True
+    ) -> None:
+        """Queue a complete answer; one that isn't `valid` holds what its signature does not allow."""
+
+    def reply(self, call: "Call", body: bytes) -> None:
+        """Write everything queued, and behind it a complete answer: 200, valid, JSON alone."""
+
+    def reply_all(self, calls: Sequence["Call"], bodies: Sequence[bytes]) -> None:
+        """The same for several calls, in one write."""
 
     def chunk(self, call: "Call", body: bytes) -> None:
         """Queue one partial result."""
@@ -35,9 +42,7 @@ class Caller(Protocol):
 class Call:
     """A request frame that has arrived. Times are nanoseconds of `time.perf_counter_ns`; `expires` 0 means never."""
 
-    __slots__ = ("arrived", "expires", "flags", "id", "json_length", "lane", "payload", "request")
-
-    request: InferRequest
+    __slots__ = ("arrived", "expires", "flags", "id", "json_length", "lane", "payload")
 
     def __init__(
         self, lane: Caller, id: int, payload: bytes, json_length: int | None, flags: int, arrived: int, expires: int

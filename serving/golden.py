@@ -8,9 +8,9 @@ from nstarx.errors import ModelLoadFailed, NStarXError
 from nstarx.spec.model import GoldenExample, ModelSpec, TensorSpec
 from nstarx.tensors import Tensor, Tensors
 from serving.arrays import array_of, shown_datatype
+from serving.codec.elements import FLOATS
+from serving.partial_results import joined
 from serving.runtimes.runtime import Runtime
-
-FLOATS = ("FP16", "FP32", "FP64", "BF16")
 
 
 class Difference(Exception):
@@ -41,13 +41,8 @@ async def _run(runtime: Runtime, inputs: Tensors) -> Tensors:
     if runtime.mode == "async":
         return await runtime.infer_async(inputs)
     if runtime.mode == "stream":
-        return _joined([part async for part in runtime.infer_stream(inputs)])
+        return joined([part async for part in runtime.infer_stream(inputs)])
     return runtime.infer(inputs)
-
-
-def _joined(parts: list[Tensors]) -> Tensors:
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts if name in part]) for name in names}
 
 
 def _compare(spec: ModelSpec, example: GoldenExample, answer: Tensors) -> None:

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from cluster.frames import (
+    FLAG_INVALID,
     HANDSHAKE_LIMIT,
     HEADER,
     NO_JSON_LENGTH,
@@ -32,6 +33,8 @@ log = logging.getLogger("nstarx.lanes")
 
 PAYLOAD_LIMIT = 1 << 30
 """Bytes in one frame from a gateway that has proved who it is; gateways bound bodies far below."""
+REQUEST, RESPONSE = int(Kind.REQUEST), int(Kind.RESPONSE)
+"""Plain numbers, for the hot path."""
 HANDSHAKE_S = 5.0
 """A gateway that takes longer to prove who it is is sent away."""
 
@@ -90,9 +93,8 @@ class Lane(asyncio.Protocol):
 
     def _read(self, data: bytes, calls: list[Call]) -> None:
         arrived = time.perf_counter_ns()
-        request = Kind.REQUEST
         for _, kind, flags, _, id, wait, json, payload in self._reader.feed(data):
-            if kind == request and self.ready:
+            if kind == REQUEST and self.ready:
                 expires = arrived + wait * 1_000_000 if wait else 0
                 calls.append(Call(self, id, payload, None if json == NO_JSON_LENGTH else json, flags, arrived, expires))
             elif not self.ready:
@@ -132,10 +134,28 @@ class Lane(asyncio.Protocol):
 
     # Caller
 
-    def respond(self, call: Call, status: int, body: bytes, json_length: int | None = None) -> None:
-        body, flag = deflate(body, call.flags) if call.flags and len(body) >= WORTHWHILE else (body, 0)
+    def respond(self, call: Call, status: int, body: bytes, json_length: int | None = None, valid: bool = True) -> None:
+        body, flags = deflate(body, call.flags) if call.flags and len(body) >= WORTHWHILE else (body, 0)
+        if not valid:
+            flags |= FLAG_INVALID
         json = NO_JSON_LENGTH if json_length is None else json_length
-        self._outbox += HEADER.pack(len(body), Kind.RESPONSE, flag, status, call.id, 0, json), body
+        self._outbox += HEADER.pack(len(body), RESPONSE, flags, status, call.id, 0, json), body
+
+    def reply(self, call: Call, body: bytes) -> None:
+        if self._outbox or (call.flags and len(body) >= WORTHWHILE):
+            self.respond(call, 200, body)
+            self.flush()
+        elif not self._transport.is_closing():
+            self._transport.write(HEADER.pack(len(body), RESPONSE, 0, 200, call.id, 0, NO_JSON_LENGTH) + body)
+
+    def reply_all(self, calls: Sequence[Call], bodies: Sequence[bytes]) -> None:
+        outbox, pack_header = self._outbox, HEADER.pack
+        for call, body in zip(calls, bodies, strict=True):
+            if call.flags and len(body) >= WORTHWHILE:
+                self.respond(call, 200, body)
+            else:
+                outbox += pack_header(len(body), RESPONSE, 0, 200, call.id, 0, NO_JSON_LENGTH), body
+        self.flush()
 
     def chunk(self, call: Call, body: bytes) -> None:
         self._outbox.append(pack(Kind.CHUNK, call.id, body))

@@ -22,8 +22,11 @@ class Pace:
 
     def note(self, nanoseconds: int) -> None:
         """A run took this long."""
-        misplaced = (nanoseconds > SHORT_NS) == self.on_loop
-        self._score = self._score + 1 if misplaced else max(self._score - 1, 0)
+        if (nanoseconds > SHORT_NS) != self.on_loop:
+            if self._score:
+                self._score -= 1
+            return
+        self._score += 1
         if self._score >= (LEAVE if self.on_loop else RETURN) or (self.on_loop and nanoseconds > LONG_NS):
             self.on_loop = not self.on_loop
             self._score = 0

@@ -21,6 +21,8 @@ class TensorSpec(Record):
     shape: tuple[int, ...] = Field(strict=False)
     optional: bool = False
     """An input that may be left out of a request, or an output that may be missing from an answer."""
+    allow_nan: bool = False
+    """Whether NaN and infinities are values of this output; without it, an answer that holds one counts as invalid."""
 
     @field_validator("datatype")
     @classmethod

@@ -4,8 +4,8 @@ Sources: Open Inference Protocol V2 (REST), Triton's binary tensor data extensio
 """
 
 from serving.codec.codec import Codec
-from serving.codec.encoding import Answer
+from serving.codec.encoding import Answer, Bodies
 from serving.codec.request import InferRequest, RequestedOutput
 from serving.codec.stacking import stack
 
-__all__ = ["Answer", "Codec", "InferRequest", "RequestedOutput", "stack"]
+__all__ = ["Answer", "Bodies", "Codec", "InferRequest", "RequestedOutput", "stack"]

@@ -1,25 +1,25 @@
 """One model version's codec: both directions in one object."""
 
-from collections.abc import Sequence
-
 from nstarx.spec.model import ModelSpec
-from nstarx.tensors import Tensors
 from serving.codec.decoding import Decoder
-from serving.codec.encoding import Answer, Encoder
-from serving.codec.request import Body, InferRequest
+from serving.codec.encoding import Encoder
 
 
 class Codec:
     """Turns HTTP bodies into tensors that fit a version's signature, and tensors into HTTP bodies."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._decoder = Decoder(spec)
-        self._encoder = Encoder(spec)
-
-    def decode(self, body: Body, json_length: int | None = None) -> InferRequest:
+        decoder, encoder = Decoder(spec), Encoder(spec)
+        # Methods of their own would be one call more in each direction, for every request.
+        self.decode = decoder.decode
         """See `Decoder.decode`."""
-        return self._decoder.decode(body, json_length)
-
-    def encode(self, requests: Sequence[InferRequest], outputs: Tensors) -> list[Answer]:
+        self.decode_plain = decoder.plain
+        """See `Decoder.plain`."""
+        self.decode_one = decoder.one
+        """See `Decoder.one`."""
+        self.encode = encoder.encode
         """See `Encoder.encode`."""
-        return self._encoder.encode(requests, outputs)
+        self.encode_plain = encoder.plain
+        """See `Encoder.plain`."""
+        self.encode_one = encoder.one
+        """See `Encoder.one`."""

@@ -11,10 +11,12 @@ from nstarx.errors import InvalidRequest
 from nstarx.spec.model import ModelSpec
 from nstarx.tensors import Tensors
 from serving.codec.binary import BinaryTail
-from serving.codec.frames import Frame, Frames, cut, is_plain
+from serving.codec.frames import Frame, Frames, cut, is_plain, surrounds_data, tensor_within
 from serving.codec.input import Input
 from serving.codec.layout import Layout
 from serving.codec.options import read_options
+from serving.codec.pieces import LONG, read_pieces
+from serving.codec.plain import Plain, PlainFrame
 from serving.codec.request import Body, InferRequest, RequestedOutput
 
 
@@ -24,7 +26,9 @@ class Decoder:
     def __init__(self, spec: ModelSpec) -> None:
         self._inputs = {tensor.name: Input(tensor, spec.batchable) for tensor in spec.inputs}
         self._required = {tensor.name for tensor in spec.inputs if not tensor.optional}
-        self._frames: Frames[tuple[Input, Layout]] = Frames()
+        self._frames: Frames[PlainFrame] = Frames()
+        self._latest: PlainFrame | None = None
+        """The frame that came last, which is likely to come next; of numbers only."""
         self._outputs = tuple(tensor.name for tensor in spec.outputs)
 
     def decode(self, body: Body, json_length: int | None = None) -> InferRequest:
@@ -48,26 +52,52 @@ class Decoder:
         tail.finish()
         return request
 
+    def plain(self, bodies: list[bytes]) -> Plain | None:
+        """Plain requests of one frame and of numbers, stacked; None where they aren't that, or their frame is new.
+
+        They come one by one where the version isn't batchable. Raises nothing: `decode` says what is wrong with a body.
+        """
+        if len(bodies) == 1:
+            return self.one(bodies[0])
+        return None if self._latest is None else self._latest.many(bodies)
+
+    def one(self, body: bytes) -> Plain | None:
+        """The same for one request."""
+        return None if self._latest is None else self._latest.one(body)
+
     def _json(self, body: bytes) -> InferRequest:
         frame, data = cut(body)
         known = self._frames.get(frame)
-        if known is None:
-            return self._unframed(body, frame)
-        try:
-            elements = orjson.loads(data + b"]")
-        except orjson.JSONDecodeError:
-            return self._request(_parse(body), None)
-        tensor, layout = known
-        return InferRequest({tensor.name: tensor.elements(elements, layout)}, layout.rows, layout.group)
+        if known is None and len(data) >= LONG and surrounds_data(frame):
+            known = self._learned(frame, data, tensor_within(frame) or {})
+        return self._unframed(body, frame, data) if known is None else self._framed(body, data, known)
 
-    def _unframed(self, body: bytes, frame: Frame) -> InferRequest:
+    def _framed(self, body: bytes, data: bytes, known: PlainFrame) -> InferRequest:
+        if known.numeric:
+            self._latest = known
+        tensor, layout = known.tensor, known.layout
+        array = read_pieces(data, tensor.datatype, layout) if len(data) >= LONG else None
+        if array is None:
+            try:
+                elements = orjson.loads(data + b"]")
+            except orjson.JSONDecodeError:
+                return self._request(_parse(body), None)
+            array = tensor.elements(elements, layout)
+        return InferRequest({tensor.name: array}, layout.rows, layout.group)
+
+    def _unframed(self, body: bytes, frame: Frame, data: bytes) -> InferRequest:
         document = _parse(body)
         request = self._request(document, None)
         if is_plain(document):
-            tensor = document["inputs"][0]
-            known = self._inputs[tensor["name"]]
-            self._frames.learn(frame, (known, known.layout(tensor)))
+            self._learned(frame, data, document["inputs"][0])
         return request
+
+    def _learned(self, frame: Frame, data: bytes, tensor: dict[str, Any]) -> PlainFrame:
+        known = self._input(tensor)
+        gap = data[: len(data) - len(data.lstrip())]
+        plain = PlainFrame(frame, gap, known, known.layout(tensor))
+        self._frames.learn(frame, plain)
+        return plain
 
     def _request(self, document: dict[str, Any], tail: BinaryTail | None) -> InferRequest:
         tensors = document.get("inputs")

@@ -26,15 +26,23 @@ _FORMATS = {
     "FP64": "d",
 }
 
+NUMBERS = {datatype: letter for datatype, letter in _FORMATS.items() if datatype != "BOOL"}
+"""Datatypes whose elements are packed as numbers, and `struct`'s letter for each."""
+
+FLOATS = frozenset(("FP16", "FP32", "FP64", "BF16"))
+"""Datatypes that have NaN and infinities."""
+
 JSON_TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(_FORMATS, frozenset((int,))),
-    **dict.fromkeys(("FP16", "FP32", "FP64", "BF16"), frozenset((int, float))),
+    **dict.fromkeys(FLOATS, frozenset((int, float))),
     "BOOL": frozenset((bool,)),
     "BYTES": frozenset((str,)),
 }
 """Datatype to the exact types of its elements in parsed JSON; true is not a number."""
 
 ArrayMaker = Callable[[list[Any]], Tensor]
+Pack = Callable[..., bytes]
+"""Numbers as the bytes of their array."""
 
 
 def array_maker(datatype: str, shape: tuple[int, ...], size: int) -> ArrayMaker:
@@ -50,6 +58,13 @@ def array_maker(datatype: str, shape: tuple[int, ...], size: int) -> ArrayMaker:
     # Twice as fast as numpy's own conversion of lists, and strict about ranges.
     pack = struct.Struct(f"<{size}{_FORMATS[datatype]}").pack
     return lambda elements: np.ndarray(shape, dtype, pack(*elements))
+
+
+def buffer_array(packed: bytearray, datatype: str, shape: tuple[int, ...]) -> Tensor:
+    """A read-only tensor over its elements' bytes."""
+    array: Tensor = np.ndarray(shape, DTYPES[datatype], packed)
+    array.flags.writeable = False
+    return array
 
 
 def bytes_array(elements: list[bytes], shape: tuple[int, ...]) -> Tensor:

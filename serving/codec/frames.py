@@ -5,7 +5,7 @@ one value takes every value, and the text around it means the same each time. So
 data, is read once; of later bodies in the same frame only the data is parsed, which saves a quarter of the time.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -16,8 +16,8 @@ MAX_FRAME = 1024
 MAX_FRAMES = 256
 """Clients choose their frames, so they must be bounded; beyond, learning begins anew."""
 
-_BEFORE = b'"data":'
-_AFTER = b"]}]"
+BEFORE = b'"data":'
+AFTER = b"]}]"
 
 Known = TypeVar("Known")
 
@@ -39,8 +39,8 @@ def cut(body: bytes) -> tuple[Frame, bytes]:
 
     The data lacks its closing bracket, and is no JSON at all where the body has another form.
     """
-    head, _, rest = body.partition(_BEFORE)
-    data, _, tail = rest.rpartition(_AFTER)
+    head, _, rest = body.partition(BEFORE)
+    data, _, tail = rest.rpartition(AFTER)
     return (head, tail), data
 
 
@@ -57,13 +57,15 @@ def surrounds_data(frame: Frame) -> bool:
 
     Two probes settle it: were their place in a string, a number or another key, data could not come out as both.
     """
-    return _data_within(frame, b"[0]") == [0] and _data_within(frame, b"[{}]") == [{}]
+    zero, empty = tensor_within(frame, b"[0]"), tensor_within(frame, b"[{}]")
+    return zero is not None and empty is not None and zero["data"] == [0] and empty["data"] == [{}]
 
 
-def _data_within(frame: Frame, data: bytes) -> object:
+def tensor_within(frame: Frame, data: bytes = b"[0]") -> dict[str, Any] | None:
+    """The tensor of a plain request, were this its data; None where the frame makes no plain request of it."""
     head, tail = frame
     try:
-        document = orjson.loads(b"".join((head, _BEFORE, data, _AFTER[1:], tail)))
+        document = orjson.loads(b"".join((head, BEFORE, data, AFTER[1:], tail)))
     except orjson.JSONDecodeError:
         return None
-    return document["inputs"][0]["data"] if is_plain(document) else None
+    return document["inputs"][0] if is_plain(document) else None

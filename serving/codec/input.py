@@ -22,15 +22,15 @@ class Input:
 
     def __init__(self, spec: TensorSpec, batchable: bool) -> None:
         self.name = spec.name
-        self._datatype = spec.datatype
+        self.datatype = spec.datatype
         self._types = JSON_TYPES[spec.datatype]
         self._layouts = Layouts(spec, batchable)
 
     def layout(self, tensor: dict[str, Any]) -> Layout:
         """The layout of a request's tensor, its datatype checked."""
         datatype = tensor.get("datatype")
-        if datatype != self._datatype:
-            raise InvalidTensor(self.name, f"datatype is {_shown(datatype)}, expected {self._datatype}")
+        if datatype != self.datatype:
+            raise InvalidTensor(self.name, f"datatype is {_shown(datatype)}, expected {self.datatype}")
         return self._layouts.of(tensor.get("shape"))
 
     def array(self, tensor: dict[str, Any], layout: Layout, tail: BinaryTail | None) -> Tensor:
@@ -47,7 +47,7 @@ class Input:
         if type(data) is not list:
             raise InvalidTensor(self.name, "data must be a list; binary data needs the parameter binary_data_size")
         if data and type(data[0]) is list:
-            data = self._flat(data, layout.shape)
+            data = self.flat(data, layout.shape)
         if len(data) != layout.size:
             raise InvalidTensor(
                 self.name, f"data has {len(data)} elements, but shape {shape_text(layout.shape)} has {layout.size}"
@@ -58,17 +58,17 @@ class Input:
             return layout.array(data)
         except (OverflowError, struct.error):
             raise InvalidTensor(
-                self.name, f"values from {min(data)} to {max(data)} do not fit into {self._datatype}"
+                self.name, f"values from {min(data)} to {max(data)} do not fit into {self.datatype}"
             ) from None
 
     def raw(self, body: memoryview) -> tuple[Layout, Tensor]:
         """The tensor that a whole body is; a BYTES element comes without its length here."""
         layout = self._layouts.of_size(len(body))
-        if self._datatype == "BYTES":
+        if self.datatype == "BYTES":
             return layout, bytes_array([bytes(body)], layout.shape)
-        return layout, read_binary(self.name, self._datatype, layout, body)
+        return layout, read_binary(self.name, self.datatype, layout, body)
 
-    def _flat(self, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    def flat(self, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
         """Nested data as one list, level by level, so that no depth exhausts the stack."""
         level = [data]
         for size in shape:
@@ -81,7 +81,7 @@ class Input:
 
     def _wrong_type(self, data: list[Any]) -> InvalidTensor:
         index, value = next((i, v) for i, v in enumerate(data) if type(v) not in self._types)
-        return InvalidTensor(self.name, f"element {index} is {_shown(value)}, expected {self._datatype}")
+        return InvalidTensor(self.name, f"element {index} is {_shown(value)}, expected {self.datatype}")
 
     def _binary_size(self, parameters: dict[str, Any]) -> int | None:
         if "shared_memory_region" in parameters:
@@ -96,7 +96,7 @@ class Input:
             raise InvalidTensor(self.name, "binary_data_size needs the header Inference-Header-Content-Length")
         if tensor.get("data") is not None:
             raise InvalidTensor(self.name, "data and binary_data_size exclude each other")
-        return read_binary(self.name, self._datatype, layout, tail.take(self.name, size))
+        return read_binary(self.name, self.datatype, layout, tail.take(self.name, size))
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,5 @@
-"""One output of a signature: from the array of a run to each request's part of an answer."""
+"""One output of a signature: whether what a run gave is right, and its elements as JSON."""
 
-from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import Any
 
@@ -10,11 +9,13 @@ import orjson
 from nstarx.errors import InvalidRequest, ModelFailed
 from nstarx.spec.model import TensorSpec
 from nstarx.tensors import DTYPES, Tensor, Tensors
-from serving.codec.binary import bytes_elements
+from serving.codec.elements import FLOATS
 from serving.codec.layout import shape_text
 
 CACHED_SHAPES = 256
 """Per output. Clients choose how many rows they send, so the cache must be bounded."""
+
+_BFLOAT16 = DTYPES["BF16"]
 
 
 class Output:
@@ -24,9 +25,12 @@ class Output:
         self.name = spec.name
         self.optional = spec.optional
         self.datatype = spec.datatype
+        self.finite = spec.datatype in FLOATS and not spec.allow_nan
+        """Whether NaN and infinities make an answer invalid."""
         self._ref = ref
-        self._dtype = self._accepted = DTYPES[spec.datatype]
-        self._rows = BytesRows if spec.datatype == "BYTES" else NumberRows
+        self._dtype = self.accepted = DTYPES[spec.datatype]
+        """`accepted` is the dtype seen last."""
+        self._is_text = spec.datatype == "BYTES"
         self.opening = lru_cache(CACHED_SHAPES)(self._opening)
 
     def checked(self, outputs: Tensors, count: int) -> Tensor:
@@ -34,25 +38,46 @@ class Output:
         array = outputs.get(self.name)
         if not isinstance(array, np.ndarray):
             raise self.failure("is missing" if array is None else "is not a numpy array")
-        if array.dtype is not self._accepted:
-            self._accept(array.dtype)
+        if array.dtype is not self.accepted:
+            self.accept(array.dtype)
         if count and array.shape[:1] != (count,):
             raise self.failure(f"has the shape {shape_text(array.shape)} after a run over {count} rows")
         return array
 
-    def _accept(self, dtype: "np.dtype[Any]") -> None:
-        """Remember a dtype that fits: comparing two objects costs more than writing a small output."""
-        if dtype != self._dtype and not (self.datatype == "BYTES" and dtype.kind in "SUT"):
+    def accept(self, dtype: "np.dtype[Any]") -> None:
+        """Remember a dtype that fits: comparing two objects costs more than writing a small output. Raises ModelFailed.
+
+        C has several names for an integer of 64 bits, and numpy a dtype for each.
+        """
+        if dtype != self._dtype and not (self._is_text and dtype.kind in "SUT"):
             raise self.failure(f"has dtype {dtype}, but the signature says {self.datatype}")
-        self._accepted = dtype
+        self.accepted = dtype
 
-    def row_texts(self, array: Tensor) -> list[bytes]:
-        """Each row's elements as JSON, with commas between."""
-        return _number_texts(array) if self._rows is NumberRows else self._rows(self, array, len(array)).texts()
+    def texts(self, array: Tensor, parts: int) -> list[bytes]:
+        """The elements of so many equal parts of a checked array as JSON, with commas between.
 
-    def rows(self, array: Tensor, count: int) -> "OutputRows":
-        """A checked array, to be cut into the parts of the requests whose rows it holds."""
-        return self._rows(self, array, count)
+        Raises InvalidRequest where a string isn't UTF-8, and ModelFailed where it isn't a string.
+        """
+        if self._is_text:
+            return [self.strings(part) for part in array.reshape(parts, -1)]
+        if parts == 1:
+            return [_json(array.ravel())[1:-1]]
+        if array.size == parts:
+            return _json(array.reshape(parts))[1:-1].split(b",")
+        if array.size:
+            return _json(array.reshape(parts, -1))[2:-2].split(b"],[")
+        return [b""] * parts
+
+    def strings(self, array: Tensor) -> bytes:
+        """Strings as JSON, with commas between. Raises as `texts` does."""
+        try:
+            return orjson.dumps([_text(element) for element in array.flat])[1:-1]
+        except UnicodeDecodeError:
+            raise InvalidRequest(
+                f"output '{self.name}' is not UTF-8 text, which JSON needs; ask for it with the parameter binary_data"
+            ) from None
+        except TypeError as error:
+            raise self.failure(str(error)) from None
 
     def failure(self, problem: str) -> ModelFailed:
         return ModelFailed(self._ref, f"output '{self.name}' {problem}")
@@ -66,105 +91,13 @@ class Output:
         return orjson.dumps(self.document(shape))[:-1] + b',"data":['
 
 
-class OutputRows(ABC):
-    """One output of one run, to be cut into the parts of its requests."""
-
-    def __init__(self, output: Output, array: Tensor, count: int) -> None:
-        self._output = output
-        self._divided = count > 0
-        # An output that isn't divided is one row as a whole.
-        self._array = array if count else array[np.newaxis]
-        self._texts: list[bytes] = []
-
-    def json(self, start: int, stop: int) -> bytes:
-        """The tensor of rows `start` to `stop` as JSON."""
-        return b"%b%b]}" % (self._output.opening(self.shape(stop - start)), self._elements(start, stop))
-
-    def binary(self, start: int, stop: int) -> tuple[bytes, bytes]:
-        """The same tensor as JSON without data, and its data as bytes."""
-        data = self._bytes(self._array[start:stop])
-        document = self._output.document(self.shape(stop - start))
-        return orjson.dumps(document | {"parameters": {"binary_data_size": len(data)}}), data
-
-    def shape(self, count: int) -> tuple[int, ...]:
-        """The shape of `count` rows, or of the whole where it isn't divided."""
-        return (count, *self._array.shape[1:]) if self._divided else self._array.shape[1:]
-
-    @abstractmethod
-    def texts(self) -> list[bytes]:
-        """Each row's elements as JSON, with commas between."""
-
-    @abstractmethod
-    def _elements(self, start: int, stop: int) -> bytes:
-        """Elements of rows `start` to `stop` as JSON, with commas between."""
-
-    @abstractmethod
-    def _bytes(self, array: Tensor) -> bytes:
-        """Binary data."""
+def holds_null(numbers: bytes) -> bool:
+    """Whether NaN or an infinity is among numbers that were written as JSON: nothing else in them has an n."""
+    return b"n" in numbers
 
 
-class NumberRows(OutputRows):
-    """Numbers or booleans: all rows are written at once when the first is asked for."""
-
-    def texts(self) -> list[bytes]:
-        if not self._texts:
-            self._texts = _number_texts(self._array)
-        return self._texts
-
-    def _elements(self, start: int, stop: int) -> bytes:
-        # Rows of no elements leave no commas.
-        return b",".join(filter(None, self.texts()[start:stop]))
-
-    def _bytes(self, array: Tensor) -> bytes:
-        return array.tobytes()
-
-
-class BytesRows(OutputRows):
-    """Strings: each part is written by itself, so that one which isn't UTF-8 leaves the others alone."""
-
-    def texts(self) -> list[bytes]:
-        return [self._elements(row, row + 1) for row in range(len(self._array))]
-
-    def _elements(self, start: int, stop: int) -> bytes:
-        try:
-            return orjson.dumps([_text(element) for element in self._array[start:stop].flat])[1:-1]
-        except UnicodeDecodeError:
-            raise InvalidRequest(
-                f"output '{self._output.name}' is not UTF-8 text, which JSON needs; "
-                "ask for it with the parameter binary_data"
-            ) from None
-        except TypeError as error:
-            raise self._output.failure(str(error)) from None
-
-    def _bytes(self, array: Tensor) -> bytes:
-        try:
-            return bytes_elements([_bytes(element) for element in array.flat])
-        except (TypeError, UnicodeEncodeError) as error:
-            raise self._output.failure(str(error)) from None
-
-
-def _number_texts(array: Tensor) -> list[bytes]:
-    rows, size = len(array), array.size
-    if size == 0:
-        return [b""] * rows
-    if size == rows:
-        return _json(array if array.ndim == 1 else array.reshape(rows))[1:-1].split(b",")
-    return _json(array if array.ndim == 2 else array.reshape(rows, -1))[2:-2].split(b"],[")
-
-
-def _json(array: Tensor) -> bytes:
-    try:
-        return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
-    except orjson.JSONEncodeError:  # It knows neither arrays with gaps nor BF16.
-        plain = array.astype(np.float32) if array.dtype == _BFLOAT16 else array
-        return orjson.dumps(np.ascontiguousarray(plain), option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _text(element: Any) -> str:
-    return element if isinstance(element, str) else _bytes(element).decode()
-
-
-def _bytes(element: Any) -> bytes:
+def element_bytes(element: Any) -> bytes:
+    """An element of a BYTES output. Raises TypeError for what is no string, UnicodeEncodeError for half a character."""
     if isinstance(element, str):
         return element.encode()
     if not isinstance(element, bytes):
@@ -172,4 +105,13 @@ def _bytes(element: Any) -> bytes:
     return element
 
 
-_BFLOAT16 = DTYPES["BF16"]
+def _text(element: Any) -> str:
+    return element if isinstance(element, str) else element_bytes(element).decode()
+
+
+def _json(array: Tensor) -> bytes:
+    try:
+        return orjson.dumps(array, None, orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:  # It knows neither arrays with gaps nor BF16.
+        plain = array.astype(np.float32) if array.dtype == _BFLOAT16 else array
+        return orjson.dumps(np.ascontiguousarray(plain), None, orjson.OPT_SERIALIZE_NUMPY)

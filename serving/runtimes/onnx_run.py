@@ -39,7 +39,8 @@ def _plain(session: Any, outputs: dict[str, str]) -> Run:
     bare = getattr(session, "_sess", None) if session.get_providers() == ["CPUExecutionProvider"] else None
     if bare is None:
         return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
-    return lambda inputs: dict(zip(names, bare.run(names, inputs, None), strict=True))
+    run = bare.run
+    return lambda inputs: dict(zip(names, run(names, inputs, None), strict=True))
 
 
 def _converting(session: Any, inputs: dict[str, str], outputs: dict[str, str]) -> Run:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -85,14 +85,26 @@ class Listener:
         self.told: list[tuple[int, str]] = []
         self.bodies: dict[int, list[Any]] = {}
         self.statuses: dict[int, int] = {}
+        self.invalid: set[int] = set()
+        """Calls whose answers were said to be so."""
         self.flushed = 0
         self.writable = asyncio.Event()
         self.writable.set()
         self._news = asyncio.Event()
 
-    def respond(self, call: Call, status: int, body: bytes, json_length: int | None = None) -> None:
+    def respond(self, call: Call, status: int, body: bytes, json_length: int | None = None, valid: bool = True) -> None:
         self.statuses[call.id] = status
-        self._hear(call, "answer", body)
+        if not valid:
+            self.invalid.add(call.id)
+        self._hear(call, "answer", body[:json_length])
+
+    def reply(self, call: Call, body: bytes) -> None:
+        self.reply_all([call], [body])
+
+    def reply_all(self, calls: Sequence[Call], bodies: Sequence[bytes]) -> None:
+        for call, payload in zip(calls, bodies, strict=True):
+            self.respond(call, 200, payload)
+        self.flush()
 
     def chunk(self, call: Call, body: bytes) -> None:
         self._hear(call, "chunk", body)

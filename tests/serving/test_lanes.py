@@ -2,12 +2,14 @@
 
 import asyncio
 import secrets
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from cluster.frames import (
     FLAG_ACCEPT_GZIP,
     FLAG_DEFLATE,
     FLAG_GZIP,
+    FLAG_INVALID,
     FLAG_STREAM,
     HANDSHAKE_LIMIT,
     HEADER,
@@ -28,6 +31,9 @@ from cluster.frames import (
     hello,
     pack,
 )
+from serving import bodies
+from serving.call import Call
+from serving.codec import Codec, InferRequest
 from tests.serving.doubles import POISON, Obedient, double, request, rows_of, spec, turns, until
 from tests.serving.raw_lane import KEY, REF, RawLane, Served, answer_of, request_frame, serving
 
@@ -109,6 +115,56 @@ async def test_large_answer_is_compressed_for_a_client_that_accepts_it(served: S
     frames = {frame[4]: frame for frame in [await lane.frame(), await lane.frame()]}
     assert (frames[1][2], frames[2][2]) == (FLAG_GZIP, 0)
     assert rows_of(orjson.loads(zlib.decompress(frames[1][-1], 31))) == [[2 * value for value in row]]
+    lane.hang_up()
+
+
+async def test_answer_that_is_not_finite_is_marked_and_only_that_one(served: Served) -> None:
+    nan = np.float32(np.nan)
+    served.runtime.work = lambda inputs: {"y": np.where(inputs["x"] == 2, nan, inputs["x"]) * np.float32(2)}
+    lane = await RawLane.greeted(served.address)
+    for turn in range(3):
+        ids = [3 * turn + place for place in range(3)]
+        lane.send(b"".join(request_frame(id, request([float(place)])) for place, id in enumerate(ids, 1)))
+        frames = {frame[4]: frame for frame in [await lane.frame() for _ in ids]}
+        assert [frames[id][2:4] for id in ids] == [(0, 200), (FLAG_INVALID, 200), (0, 200)]
+        assert orjson.loads(frames[ids[1]][-1])["outputs"][0]["data"] == [None]
+    lane.send(request_frame(9, request([2.0])))
+    assert (await lane.frame())[2:4] == (FLAG_INVALID, 200)
+    lane.send(request_frame(10, request([2.0] * 5000), FLAG_ACCEPT_GZIP))
+    assert (await lane.frame())[2:4] == (FLAG_INVALID | FLAG_GZIP, 200)
+    lane.send(request_frame(11, request([2.0], parameters={"binary_data_output": True})))
+    assert (await lane.frame())[2:4] == (FLAG_INVALID, 200)
+    lane.hang_up()
+
+
+async def test_ping_and_other_lanes_are_answered_while_a_large_body_is_decoded(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door, real = threading.Event(), bodies.decoded
+
+    def slowly(codec: Codec, call: Call, limit: int) -> InferRequest:
+        assert door.wait(5)
+        return real(codec, call, limit)
+
+    monkeypatch.setattr(bodies, "decoded", slowly)
+    lane, neighbour = await RawLane.greeted(served.address), await RawLane.greeted(served.address)
+    lane.send(request_frame(1, request([1.0]) + b" " * bodies.LARGE) + pack(Kind.PING, 2))
+    assert (await lane.frame())[1:5:3] == (Kind.PONG, 2)
+    assert await neighbour.ask(1, [5.0]) == [[10]]
+    door.set()
+    assert answer_of(await lane.frame(), 1) == [[2]]
+    lane.hang_up()
+    neighbour.hang_up()
+
+
+async def test_large_answers_to_calls_of_one_lane_are_compressed_each_as_it_is_accepted(served: Served) -> None:
+    lane = await RawLane.greeted(served.address)
+    row = [float(n) for n in range(5000)]
+    for _ in range(2):
+        lane.send(request_frame(1, request(row), FLAG_ACCEPT_GZIP) + request_frame(2, request(row)))
+        frames = {frame[4]: frame for frame in [await lane.frame(), await lane.frame()]}
+        assert (frames[1][2], frames[2][2]) == (FLAG_GZIP, 0)
+        assert zlib.decompress(frames[1][-1], 31) == frames[2][-1]
     lane.hang_up()
 
 

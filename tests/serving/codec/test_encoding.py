@@ -107,6 +107,80 @@ def test_numbers_that_json_does_not_have_become_null() -> None:
     assert kept.body[kept.json_length :] == odd.tobytes() + z.tobytes()
 
 
+JSON: dict[str, Any] = {}
+BINARY: dict[str, Any] = {"parameters": {"binary_data_output": True}}
+WITH_ID: dict[str, Any] = {"id": "7"}
+
+
+@pytest.mark.parametrize("more", [JSON, BINARY, WITH_ID], ids=["json", "binary", "id"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+def test_only_the_answer_that_is_not_finite_is_invalid(datatype: str, odd: float, more: dict[str, Any]) -> None:
+    codec = Codec(echo(datatype))
+    requests = [codec.decode(body(x([1, 2], [1, 2], datatype), **more)) for _ in range(3)]
+    outputs = {"y": np.array([[1, 2], [3, odd], [5, 6]], dtype=DTYPES[datatype])}
+    assert [answer.valid for answer in codec.encode(requests, outputs)] == [True, False, True]
+    assert [answer.valid for answer in codec.encode(requests, {"y": outputs["y"][[0, 0, 2]]})] == [True] * 3
+
+
+@pytest.mark.parametrize("more", [JSON, BINARY], ids=["json", "binary"])
+def test_nan_is_a_value_where_the_output_allows_it(more: dict[str, Any]) -> None:
+    free = tensor("y", "FP32", -1, 1).model_copy(update={"allow_nan": True})
+    codec = Codec(model([tensor("x", "INT8", -1, 1)], [free, tensor("z", "FP32", -1, 1)]))
+    nan, one = np.array([[np.nan]], dtype=np.float32), np.ones((1, 1), dtype=np.float32)
+    assert answer_of(codec, {"y": nan, "z": one}, **more).valid
+    assert not answer_of(codec, {"y": one, "z": nan}, **more).valid
+
+
+@pytest.mark.parametrize("more", [JSON, BINARY], ids=["json", "binary"])
+def test_large_numbers_whose_sum_overflows_are_finite(more: dict[str, Any]) -> None:
+    codec = Codec(echo("FP64"))
+    (answer,) = codec.encode(
+        [codec.decode(body(x([1, 2], [1, 2], "FP64"), **more))], {"y": np.full((1, 2), np.finfo(np.float64).max)}
+    )
+    assert answer.valid
+
+
+def test_text_that_says_null_is_valid() -> None:
+    codec = Codec(echo("BYTES"))
+    request = codec.decode(body(x(["a"], [1, 1], "BYTES")))
+    assert codec.encode([request], {"y": np.array([["null NaN"]], dtype=object)})[0].valid
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("requests", [1, 2, 4])
+def test_plain_answers_are_those_of_requests_with_options(requests: int, rows: int) -> None:
+    codec, outputs = Codec(iris()), iris_outputs(requests * rows)
+    bodies = codec.encode_plain(requests, rows, outputs)
+    wordy = codec.encode([request_of(codec, rows, id="7") for _ in range(requests)], outputs)
+    assert bodies == [answer.body.replace(b',"id":"7"', b"") for answer in wordy]
+    if requests == 1:
+        assert codec.encode_one(rows, outputs) == bodies[0]
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+def test_plain_answers_are_written_otherwise_where_one_is_not_finite(requests: int) -> None:
+    codec, outputs = Codec(iris()), iris_outputs(requests)
+    outputs["probabilities"][0, 1] = np.nan
+    assert codec.encode_plain(requests, 1, outputs) is None
+
+
+def test_answer_to_one_plain_request_says_when_it_is_not_finite() -> None:
+    codec, outputs = Codec(iris()), iris_outputs(1)
+    outputs["probabilities"][0, 1] = np.nan
+    answer = codec.encode_one(1, outputs)
+    assert isinstance(answer, Answer)
+    assert not answer.valid
+
+
+@pytest.mark.parametrize(
+    "outputs", [{}, {"y": [[1]]}, {"y": np.zeros((2, 1), dtype=np.int64)}, {"y": np.zeros((1, 1))}]
+)
+def test_one_plain_answer_is_held_to_the_signature_too(outputs: Any) -> None:
+    with pytest.raises(ModelFailed, match="output 'y'"):
+        Codec(echo("INT64")).encode_one(1, outputs)
+
+
 def test_output_that_is_not_contiguous() -> None:
     codec = Codec(model([tensor("x", "INT8", -1, 1)], [tensor("y", "INT64", -1, -1)]))
     turned = np.arange(6).reshape(3, 2).T
