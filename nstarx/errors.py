@@ -73,6 +73,15 @@ class VersionNotFound(NStarXError):
         )
 
 
+class VersionNotAddressable(NStarXError):
+    """A route keeps the choice of the version to itself."""
+
+    status, code = 404, "version_not_addressable"
+
+    def __init__(self, route: str, path: str) -> None:
+        super().__init__(f"route '{route}' does not let clients choose a version; ask {path}, and its split decides")
+
+
 class NotFound(NStarXError):
     status, code = 404, "not_found"
 

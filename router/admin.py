@@ -13,7 +13,7 @@ from nstarx.errors import InvalidRequest, NStarXError
 from nstarx.spec.record import parse
 from nstarx.spec.route import RoutesDocument
 from router.dataplane import DataPlane
-from router.endpoints import V2
+from router.endpoints import V2, below_prefixes
 from router.gateway import Gateway
 from router.live_settings import change_settings
 from router.metrics import Readings, exposition
@@ -126,4 +126,4 @@ def _as_json(tally: dict[str, Any]) -> dict[str, Any]:
 def admin_app(gateway: Gateway, plane: DataPlane) -> Starlette:
     """What answers on the administration port; it may also be asked what the inference port is asked."""
     routes = [*Administration(gateway).routes(), *V2(plane, model_control=True).routes()]
-    return Starlette(routes=routes, exception_handlers=HANDLERS)
+    return Starlette(routes=routes, middleware=[below_prefixes(plane)], exception_handlers=HANDLERS)

@@ -2,17 +2,25 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from cluster.applications import Applications
 from nstarx import __version__
-from nstarx.errors import InvalidRequest, ModelNotFound, NStarXError, Unavailable, VersionNotFound
+from nstarx.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    NStarXError,
+    Unavailable,
+    VersionNotAddressable,
+    VersionNotFound,
+)
 from nstarx.metadata import model_config, model_metadata
 from nstarx.repository import Repository
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.version import VersionRef
 from router.gateway import Gateway
-from router.table import Target, inference_path
+from router.table import Address, Target
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "schedule_policy", "statistics"]
 LOAD_S = 120.0
@@ -42,67 +50,82 @@ class DataPlane:
     def server_metadata(self) -> dict[str, Any]:
         return {"name": "nstarx", "version": __version__, "extensions": EXTENSIONS}
 
-    def model_ready(self, name: str, version: str | None) -> bool:
+    def model_ready(self, address: Address) -> bool:
         """Whether an inference request would find a replica."""
-        return not self._gateway.draining and self.target(name, version).live_arm() is not None
+        return not self._gateway.draining and self.target(address).live_arm() is not None
 
-    def model_metadata(self, name: str, version: str | None) -> dict[str, Any]:
-        spec = self._spec(name, version)
-        return {**model_metadata(spec, self._versions(name, version)), "name": name}
+    def model_metadata(self, address: Address) -> dict[str, Any]:
+        spec = self._spec(address)
+        return {**model_metadata(spec, self._versions(address)), "name": address.model}
 
-    def model_config(self, name: str, version: str | None) -> dict[str, Any]:
-        return {**model_config(self._spec(name, version)), "name": name}
+    def model_config(self, address: Address) -> dict[str, Any]:
+        return {**model_config(self._spec(address)), "name": address.model}
 
-    def target(self, name: str, version: str | None) -> Target:
-        """What answers a model. Raises ModelNotFound or VersionNotFound with what there is instead."""
-        target = self._gateway.table.at(inference_path(name, version))
-        if target is not None:
-            return target
-        known = {target.route.model for target in self._gateway.table.all_targets()}
-        if version is None or name not in known:
-            raise ModelNotFound(name, known)
-        raise VersionNotFound(name, version, self._versions(name, None))
+    def prefixes(self) -> Collection[str]:
+        """Path prefixes that routes have."""
+        return self._gateway.table.prefixes
 
-    def why_not(self, name: str, version: str | None) -> NStarXError:
+    def target(self, address: Address) -> Target:
+        """What answers a model. Raises ModelNotFound, VersionNotFound or VersionNotAddressable with what there is
+        instead."""
+        target = self._gateway.table.to(address)
+        if target is None:
+            raise self._missing(address)
+        return target
+
+    def _missing(self, address: Address) -> NStarXError:
+        table, unversioned = self._gateway.table, address._replace(version=None)
+        routed = table.to(unversioned)
+        if address.version is None or routed is None:
+            near = (target.route for target in table.all_targets() if target.route.path_prefix == address.prefix)
+            known = {route.model for route in near if not route.hosts or address.host.lower() in route.hosts}
+            return ModelNotFound(address.model, known)
+        if not routed.route.direct:
+            return VersionNotAddressable(routed.route.name, unversioned.path.decode())
+        return VersionNotFound(address.model, address.version, self._versions(unversioned))
+
+    def why_not(self, address: Address) -> NStarXError:
         """Why an inference request for a model was not taken by the hot path; counted, like what that path refuses."""
-        reason: NStarXError = Unavailable(f"model '{name}' has just become ready; repeat the request")
+        reason: NStarXError = Unavailable(f"model '{address.model}' has just become ready; repeat the request")
         try:
-            self.target(name, version)
+            self.target(address)
         except NStarXError as error:
             reason = error
         self._gateway.refuse(reason)
         return reason
 
-    def _spec(self, name: str, version: str | None) -> ModelSpec:
+    def _spec(self, address: Address) -> ModelSpec:
         """The specification of what answers: of a split, the one with the largest share that is known."""
         models = self._gateway.table.snapshot.models
-        arms = sorted(self.target(name, version).arms, key=lambda arm: -arm.weight)
+        arms = sorted(self.target(address).arms, key=lambda arm: -arm.weight)
         for arm in arms:
             if arm.ref in models:
                 return models[arm.ref]
-        raise Unavailable(f"no version that answers '{name}' has a replica; retry after a second")
+        raise Unavailable(f"no version that answers '{address.model}' has a replica; retry after a second")
 
-    def _versions(self, name: str, version: str | None) -> list[str]:
-        if version is not None:
-            return [version]
-        refs = sorted(VersionRef.parse(arm.ref) for arm in self.target(name, None).arms)
+    def _versions(self, address: Address) -> list[str]:
+        if address.version is not None:
+            return [address.version]
+        refs = sorted(VersionRef.parse(arm.ref) for arm in self.target(address).arms)
         return [ref.version for ref in refs]
 
     # Statistics
 
-    async def statistics(self, name: str | None, version: str | None) -> dict[str, Any]:
-        """Triton's statistics extension, summed over replicas."""
-        refs = self._refs(name, version)
+    async def statistics(self, address: Address | None) -> dict[str, Any]:
+        """Triton's statistics extension, summed over replicas; of every version where no model is named."""
+        refs = self._refs(address)
         counters = await self._gateway.counters()
         sums = {ref: [c for r, c in counters.values() if r == str(ref)] for ref in refs}
         return {"model_stats": [_statistics(ref, replicas) for ref, replicas in sums.items()]}
 
-    def _refs(self, name: str | None, version: str | None) -> list[VersionRef]:
+    def _refs(self, address: Address | None) -> list[VersionRef]:
         served = sorted(VersionRef.parse(ref) for ref in self._gateway.table.snapshot.models)
-        if name is None:
+        if address is None:
             return served
-        answering = {arm.ref for arm in self.target(name, version).arms}
-        return [ref for ref in served if str(ref) in answering or (ref.model == name and version is None)]
+        target = self.target(address)
+        answering = {arm.ref for arm in target.arms}
+        whole = address.version is None and not target.route.hosts and not target.route.path_prefix
+        return [ref for ref in served if str(ref) in answering or (whole and ref.model == address.model)]
 
     # Model repository
 

@@ -4,13 +4,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from nstarx.errors import InvalidRequest, Unsupported
+from nstarx.errors import InvalidRequest, NotFound, Unsupported
 from router.dataplane import DataPlane
+from router.prefixed import Prefixed
 from router.rendering import HANDLERS, JSON, read_object
+from router.table import Address
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -27,7 +30,7 @@ class V2:
             Route("/v2", self.server),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
-            Route("/v2/models/stats", self.statistics),
+            Route("/v2/models/stats", self.all_statistics),
             *self._model("", self.metadata),
             *self._model("/ready", self.model_ready),
             *self._model("/config", self.config),
@@ -56,23 +59,28 @@ class V2:
         return JSON({"ready": ready}, 200 if ready else 503)
 
     async def metadata(self, request: Request) -> Response:
-        return JSON(self._plane.model_metadata(*_address(request)))
+        return JSON(self._plane.model_metadata(_address(request)))
 
     async def model_ready(self, request: Request) -> Response:
-        name, version = _address(request)
-        ready = self._plane.model_ready(name, version)
-        return JSON({"name": name, "ready": ready}, 200 if ready else 503)
+        address = _address(request)
+        ready = self._plane.model_ready(address)
+        return JSON({"name": address.model, "ready": ready}, 200 if ready else 503)
 
     async def config(self, request: Request) -> Response:
-        return JSON(self._plane.model_config(*_address(request)))
+        return JSON(self._plane.model_config(_address(request)))
 
     async def statistics(self, request: Request) -> Response:
-        return JSON(await self._plane.statistics(request.path_params.get("name"), request.path_params.get("version")))
+        return JSON(await self._plane.statistics(_address(request)))
+
+    async def all_statistics(self, request: Request) -> Response:
+        _only_at_the_root(request)
+        return JSON(await self._plane.statistics(None))
 
     async def infer(self, request: Request) -> Response:
-        raise self._plane.why_not(*_address(request))
+        raise self._plane.why_not(_address(request))
 
     async def index(self, request: Request) -> Response:
+        _only_at_the_root(request)
         ready = (await read_object(request, b"{}")).get("ready", False)
         if not isinstance(ready, bool):
             raise InvalidRequest("ready: must be true or false")
@@ -88,6 +96,7 @@ class V2:
         return JSON({})
 
     async def _command(self, request: Request) -> dict[str, Any]:
+        _only_at_the_root(request)
         if not self._model_control:
             raise Unsupported(
                 "clients may not load and unload models here: ask the administration port, "
@@ -99,11 +108,24 @@ class V2:
         return parameters
 
 
-def _address(request: Request) -> tuple[str, str | None]:
-    return request.path_params["name"], request.path_params.get("version")
+def _address(request: Request) -> Address:
+    given, host = request.path_params, request.headers.get("host", "")
+    return Address(given["name"], given.get("version"), request.scope.get("root_path", ""), host)
+
+
+def _only_at_the_root(request: Request) -> None:
+    """What is about all models is not for those who reach a prefix alone."""
+    if request.scope.get("root_path"):
+        raise NotFound(request.url.path)
 
 
 def public_app(plane: DataPlane, model_control: bool) -> Starlette:
     """What answers on the inference port behind the hot path."""
     v2 = V2(plane, model_control)
-    return Starlette(routes=[*v2.routes(), *v2.inference()], exception_handlers=HANDLERS)
+    routes = [*v2.routes(), *v2.inference()]
+    return Starlette(routes=routes, middleware=[below_prefixes(plane)], exception_handlers=HANDLERS)
+
+
+def below_prefixes(plane: DataPlane) -> Middleware:
+    """What makes an application answer below the prefixes that routes have."""
+    return Middleware(Prefixed, plane.prefixes)

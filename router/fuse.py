@@ -1,5 +1,6 @@
 """A gateway's own eye on one version of one route: it costs nothing until a call fails, and then blows at once."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from judging.tallied import tallied
@@ -35,6 +36,8 @@ class Fuse:
         self._on_verdict = on_verdict
         self._on_failure = on_failure
         self._watch = Watch(tallies[0].ref, policy, reference[0].ref if reference else None)
+        # What was counted before belongs to another split, or another policy.
+        self.reset(time.monotonic())
 
     def failed(self, status: int, request_id: str, now: float) -> None:
         """A call has ended badly, and has been counted. `status` may also be INVALID_OUTPUT or LOST_ANSWER."""

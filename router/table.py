@@ -30,6 +30,22 @@ SAFE = "/+"
 """What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
 
 
+class Address(NamedTuple):
+    """What a client asks: a model or one version of it, behind a path prefix, at a host."""
+
+    model: str
+    version: str | None = None
+    prefix: str = ""
+    host: str = ""
+    """Value of the header Host; "" where none is sent."""
+
+    @property
+    def path(self) -> bytes:
+        """Where it is asked for inference, as it stands in a request line."""
+        middle = f"/versions/{quote(self.version, SAFE)}" if self.version else ""
+        return f"{self.prefix}/v2/models/{quote(self.model)}{middle}/infer".encode()
+
+
 class Target(NamedTuple):
     """What one path leads to."""
 
@@ -81,10 +97,17 @@ class Table(NamedTuple):
     targets: dict[bytes, Target | Addressed]
     """Raw path of an inference endpoint to what answers it."""
 
+    prefixes: frozenset[str] = frozenset()
+    """Path prefixes that routes have."""
+
     def at(self, path: bytes, host: bytes = b"") -> Target | None:
         """What answers at a path, for a value of the header Host."""
         found = self.targets.get(path)
         return found.of(host) if isinstance(found, Addressed) else found
+
+    def to(self, address: Address) -> Target | None:
+        """What answers at an address."""
+        return self.at(address.path, address.host.encode("latin-1", "replace"))
 
     def all_targets(self) -> Iterator[Target]:
         """Every target, whatever leads to it."""
@@ -146,7 +169,7 @@ class Compiler:
         if len(made) != len(self._made) or any(self._made.get(place) is not target for place, target in made.items()):
             self._forget_fuses(made.values())
         self._made = made
-        return Table(snapshot, _by_path(made))
+        return Table(snapshot, _by_path(made), frozenset(route.path_prefix for route in snapshot.routes))
 
     def backend(self, ref: str) -> Backend:
         """The one backend of a version."""
@@ -186,7 +209,7 @@ class Compiler:
     def _guide(self, plan: "_Plan") -> Guide:
         route = plan.route
         rules = [
-            (rule.name, compile_match(rule.match, _salt(route, rule)), self._ruled(plan, rule))
+            (rule.name, compile_match(rule.match, rule_salt(route, rule)), self._ruled(plan, rule))
             for rule in route.rules
             if rule.enabled and plan.role is None
         ]
@@ -195,7 +218,7 @@ class Compiler:
     def _ruled(self, plan: "_Plan", rule: RuleSpec) -> Chooser:
         """What answers a rule's requests: its own split, or the route's where demotions leave nobody of it."""
         if any(effective(rule.split, plan.shares).values()):
-            return self._chooser(plan, rule.split, _salt(plan.route, rule), rule.name)
+            return self._chooser(plan, rule.split, rule_salt(plan.route, rule), rule.name)
         return self._chooser(plan, plan.route.split, plan.route.name, rule.name)
 
     def _chooser(self, plan: "_Plan", split: SplitSpec, salt: str, rule: str | None = None) -> Chooser:
@@ -276,14 +299,8 @@ class Compiler:
         return self.tallies.get(key) or self.tallies.setdefault(key, Tally(*key))
 
 
-def inference_path(model: str, version: str | None = None, prefix: str = "") -> bytes:
-    """Where a model is asked, as it stands in a request line."""
-    middle = f"/versions/{quote(version, SAFE)}" if version else ""
-    return f"{prefix}/v2/models/{quote(model)}{middle}/infer".encode()
-
-
 def _places(route: RouteSpec, version: str | None = None) -> list[Place]:
-    path = inference_path(route.model, version, route.path_prefix)
+    path = Address(route.model, version, route.path_prefix).path
     return [(path, host) for host in route.hosts or ("",)]
 
 
@@ -324,7 +341,7 @@ def _by_path(made: dict[Place, Target]) -> dict[bytes, Target | Addressed]:
     return by_path
 
 
-def _salt(route: RouteSpec, rule: RuleSpec) -> str:
+def rule_salt(route: RouteSpec, rule: RuleSpec) -> str:
     """What makes the keys of one rule fall otherwise than those of others."""
     return f"{route.name}/{rule.name}"
 
