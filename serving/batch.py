@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from nstarx.tensors import Tensor, Tensors
 from serving.call import Call
-from serving.codec import Answer, Bodies, Codec, InferRequest, stack
+from serving.codec import Answer, Bodies, Codec, InferRequest, id_of, stack
 
 Encoded = Bodies | list[Answer]
 """One answer for each call."""
@@ -67,9 +67,15 @@ class PlainBatch(Batch):
 
     def encode(self, codec: Codec, outputs: Tensors) -> Encoded:
         bodies = codec.encode_plain(len(self.calls), self.rows_each, outputs)
-        if bodies is not None:
-            return bodies
-        return codec.encode([InferRequest({}, self.rows_each)] * len(self.calls), outputs)
+        tags = [call.tag for call in self.calls]
+        if bodies is None:
+            return codec.encode([self._request(tag) for tag in tags], outputs)
+        return Bodies(map(codec.tagged, bodies, tags)) if any(tags) else bodies
+
+    def _request(self, tag: bytes) -> InferRequest:
+        request = InferRequest({}, self.rows_each)
+        request.id = id_of(tag)
+        return request
 
     def without(self, dropped: Collection[Call]) -> "PlainBatch":
         kept = [index for index, call in enumerate(self.calls) if call not in dropped]

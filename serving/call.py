@@ -42,7 +42,7 @@ class Caller(Protocol):
 class Call:
     """A request frame that has arrived. Times are nanoseconds of `time.perf_counter_ns`; `expires` 0 means never."""
 
-    __slots__ = ("arrived", "expires", "flags", "id", "json_length", "lane", "payload")
+    __slots__ = ("arrived", "expires", "flags", "id", "json_length", "lane", "payload", "tag")
 
     def __init__(
         self, lane: Caller, id: int, payload: bytes, json_length: int | None, flags: int, arrived: int, expires: int
@@ -54,3 +54,5 @@ class Call:
         self.flags = flags
         self.arrived = arrived
         self.expires = expires
+        self.tag = b""
+        """The client's id of the request as its answer holds it, where it was set apart (serving.codec.ids)."""

@@ -6,7 +6,7 @@ from nstarx.errors import PayloadTooLarge
 from serving.batch import Batch, PlainBatch
 from serving.bodies import COMPRESSED, LARGE, Decoded, LargeBodies, decoded
 from serving.call import Call
-from serving.codec import Codec, InferRequest
+from serving.codec import Codec, InferRequest, without_id
 from serving.counters import Counters
 from serving.queue import Queue
 from serving.responder import Responder
@@ -53,8 +53,13 @@ class Former:
 
     def _plain(self, calls: list[Call], most: int, now: int) -> list[Batch]:
         """Batches of calls that differ in their numbers alone: the common case, in which little is done per call."""
-        bodies = [call.payload for call in calls if call.json_length is None and not call.flags & COMPRESSED]
-        if not bodies or len(bodies) < len(calls) or sum(map(len, bodies)) > LARGE:
+        bodies = []
+        for call in calls:
+            if call.json_length is not None or call.flags & COMPRESSED:
+                return []
+            body, call.tag = without_id(call.payload)
+            bodies.append(body)
+        if not bodies or sum(map(len, bodies)) > LARGE:
             return []
         plain = self._codec.decode_plain(bodies)
         if plain is None:

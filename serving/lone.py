@@ -8,7 +8,7 @@ all others.
 from serving.batch import PlainBatch
 from serving.bodies import COMPRESSED, LARGE
 from serving.call import Call
-from serving.codec import Codec
+from serving.codec import Answer, Codec, without_id
 from serving.counters import Counters
 from serving.runs import FAILURES, Clock, SyncRuns
 
@@ -21,6 +21,7 @@ class LoneRun:
         self._infer = runs.runtime.infer
         self._decode = codec.decode_one
         self._encode = codec.encode_one
+        self._codec = codec
         self._counters = counters
         self._clock = clock
         self._mark = PlainBatch([], {}, 0)
@@ -34,9 +35,11 @@ class LoneRun:
             return False
         if lane.closed or (call.expires and now >= call.expires):
             return False
-        plain = self._decode(call.payload)
+        body, tag = without_id(call.payload)
+        plain = self._decode(body)
         if plain is None:
             return False
+        call.tag = tag
         inputs, rows = plain
         runs, mark = self._runs, self._mark
         runs.under_way[mark] = now
@@ -46,6 +49,8 @@ class LoneRun:
             outputs = self._infer(inputs)
             inferred = clock()
             answer = self._encode(rows, outputs)
+            if tag:
+                answer = self._tagged(answer, tag)
         except FAILURES as error:
             del runs.under_way[mark]
             runs.finish(PlainBatch([call], inputs, rows), error, now)
@@ -60,3 +65,9 @@ class LoneRun:
         runs.pace.note(inferred - ready)
         self._counters.ran(1, rows or 1, (now, ready, inferred, done))
         return True
+
+    def _tagged(self, answer: bytes | Answer, tag: bytes) -> bytes | Answer:
+        """The answer with the request's id in it."""
+        if isinstance(answer, bytes):
+            return self._codec.tagged(answer, tag)
+        return answer._replace(body=self._codec.tagged(answer.body, tag))

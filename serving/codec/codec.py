@@ -17,6 +17,8 @@ class Codec:
         """See `Decoder.plain`."""
         self.decode_one = decoder.one
         """See `Decoder.one`."""
+        self.tagged = encoder.tagged
+        """See `Encoder.tagged`."""
         self.encode = encoder.encode
         """See `Encoder.encode`."""
         self.encode_plain = encoder.plain

@@ -3,6 +3,7 @@
 The common request (JSON alone, one tensor, no options) takes a short way through: see `frames`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from nstarx.spec.model import ModelSpec
 from nstarx.tensors import Tensors
 from serving.codec.binary import BinaryTail
 from serving.codec.frames import Frame, Frames, cut, is_plain, surrounds_data, tensor_within
+from serving.codec.ids import id_of, without_id
 from serving.codec.input import Input
 from serving.codec.layout import Layout
 from serving.codec.options import read_options
@@ -66,6 +68,13 @@ class Decoder:
         return None if self._latest is None else self._latest.one(body)
 
     def _json(self, body: bytes) -> InferRequest:
+        rest, tag = without_id(body)
+        request = self._document(rest)
+        if tag and request.id is None:
+            request.id = id_of(tag)
+        return request
+
+    def _document(self, body: bytes) -> InferRequest:
         frame, data = cut(body)
         known = self._frames.get(frame)
         if known is None and len(data) >= LONG and surrounds_data(frame):
@@ -94,6 +103,7 @@ class Decoder:
 
     def _learned(self, frame: Frame, data: bytes, tensor: dict[str, Any]) -> PlainFrame:
         known = self._input(tensor)
+        self._check_complete((known.name,))
         gap = data[: len(data) - len(data.lstrip())]
         plain = PlainFrame(frame, gap, known, known.layout(tensor))
         self._frames.learn(frame, plain)
@@ -130,7 +140,7 @@ class Decoder:
             raise InvalidRequest(f"there is no input '{name[:80]}'; this model takes {', '.join(self._inputs)}")
         return known
 
-    def _check_complete(self, inputs: Tensors) -> None:
+    def _check_complete(self, inputs: Iterable[str]) -> None:
         missing = sorted(self._required.difference(inputs))
         if missing:
             raise InvalidRequest(

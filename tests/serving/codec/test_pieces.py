@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nstarx.errors import InvalidRequest
 from serving.codec import Codec, decoding, pieces
 from serving.codec.elements import NUMBERS
 from serving.codec.layout import Layout
-from tests.serving.codec.samples import body, echo, iris, same, x
+from tests.serving.codec.samples import body, echo, iris, model, same, tensor, x
 from tests.serving.codec.strategies import patient, tensors
 from tests.serving.codec.test_fuzz import PARTS, PLAIN, outcome, replaced
 
@@ -41,6 +42,14 @@ def test_pieces_change_nothing_about_what_is_refused(data: st.DataObject) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "LONG", 1 << 20)
         assert in_pieces == outcome(Codec(iris()), changed)
+
+
+def test_long_body_that_leaves_an_input_out_is_refused() -> None:
+    codec = Codec(model([tensor("x", "FP32", -1, 4), tensor("z", "FP32", -1, 4)], [tensor("y", "FP32", -1)]))
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="input 'z' is missing"):
+            codec.decode(PLAIN)
+        assert codec.decode_plain([PLAIN]) is None
 
 
 WRONG = {
