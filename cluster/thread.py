@@ -1,6 +1,7 @@
 """A thread with an event loop of its own, so that what runs there shares it with nobody."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -22,6 +23,14 @@ class LoopThread:
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def settle(self) -> None:
+        """What has been loaded by now stays: garbage collection need not look at it again.
+
+        A full collection stops every thread, for 50 ms and more when a process has loaded Ray.
+        """
+        gc.collect()
+        gc.freeze()
 
     def stop(self) -> None:
         """End the loop, and the thread with it."""

@@ -39,6 +39,7 @@ class GatewayProcess:
             RoutesDocument(routes=args.routes),
         )
         self._thread.submit(self._start(args)).result()
+        self._thread.settle()
 
     async def check_health(self) -> None:
         silent = time.monotonic() - self._gateway.beat_at

@@ -32,6 +32,7 @@ class Version:
             RayCoordination(),
         )
         self._thread.submit(self._replica.start()).result()
+        self._thread.settle()
 
     async def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Ray Serve's `user_config`: live settings, taken without a restart."""
