@@ -11,6 +11,7 @@ import orjson
 
 from cluster.events import Event, EventKind
 from cluster.records import ReplicaRecord, Snapshot
+from judging.shadow_report import ShadowReport
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import NStarXError, Unavailable
@@ -111,7 +112,10 @@ class Coordination(Protocol):
         """A gateway says goodbye. After the last one, every seed is taken again."""
 
     async def report(self, gateway: str, counters: dict[str, Any]) -> None:
-        """Hand over cumulative counters; the caller does not change the dictionary afterwards. Raises NotJoined."""
+        """Hand over cumulative counters; the caller does not change the dictionary afterwards. Raises NotJoined.
+
+        `trials` holds what shadows have shown, of those alone that have shown something new.
+        """
 
     async def reports(self) -> dict[str, dict[str, Any]]:
         """The last counters of every joined gateway that reported."""
@@ -159,6 +163,15 @@ class Coordination(Protocol):
 
         `reason` is a part of a sentence, for people. Returns the snapshot that tells the gateways.
         """
+
+    async def shadows(self) -> tuple[tuple[str, ShadowReport], ...]:
+        """Of every shadow its route, and what it has shown in all gateways."""
+
+    async def shadow(self, route: str, version: str) -> ShadowReport:
+        """What one shadow has shown in all gateways. Raises ShadowNotFound."""
+
+    async def reset_shadow(self, route: str, version: str) -> Applied:
+        """Forget what a shadow has shown, and begin anew. Raises ShadowNotFound."""
 
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a higher number, as soon as there is one; none after `timeout_s` seconds (15 at the most)."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -16,6 +16,8 @@ from cluster.coordination import Applied, Beat, Coordination, Member, NotJoined,
 from cluster.demotions import Change, Demotions
 from cluster.events import Event, EventKind, EventLog
 from cluster.records import PURGES, CachePurge, ReplicaRecord, Snapshot
+from cluster.shadows import Shadows, Verdict
+from judging.shadow_report import ShadowReport
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
@@ -64,6 +66,7 @@ class Coordinator(Coordination):
         self._clock = clock
         self._wall = wall
         self._demotions = Demotions()
+        self._shadows = Shadows()
         self._events = EventLog(wall())
         self._snapshot = Snapshot(epoch=uuid4().hex)
         self._changed = asyncio.Event()
@@ -98,6 +101,7 @@ class Coordinator(Coordination):
 
     async def leave_gateway(self, gateway: str) -> None:
         if self._gateways.pop(gateway, None):
+            self._shadows.left(gateway)
             self._forget(gateway, "has left")
         if not self._gateways and self._snapshot.seed:
             self._publish(seed="")
@@ -199,6 +203,21 @@ class Coordinator(Coordination):
         self._note(EventKind.CACHE_PURGED, f"cached answers {what} are dropped: {reason}", details={"key": key})
         return self._snapshot
 
+    async def shadows(self) -> tuple[tuple[str, ShadowReport], ...]:
+        return tuple(self._shadows.reports())
+
+    async def shadow(self, route: str, version: str) -> ShadowReport:
+        return self._shadows.report(route, version)
+
+    async def reset_shadow(self, route: str, version: str) -> Applied:
+        self._shadows.check(route, version)
+        resets = self._snapshot.shadow_resets
+        of_route = resets.get(route, {})
+        self._publish(shadow_resets={**resets, route: {**of_route, version: of_route.get(version, 0) + 1}})
+        sentence = f"a person has reset what shadow {version} of route '{route}' has shown"
+        self._note(EventKind.SHADOW_RESET, sentence, route=route, version=version)
+        return Applied(number=self._snapshot.number, etag=f'"{self._snapshot.number}"', changed=True)
+
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         return await self._events.wait(after, min(timeout_s, self._patience.silence_s / 2), limit)
 
@@ -221,6 +240,15 @@ class Coordinator(Coordination):
             del self._gateways[name]
             self._forget(name, "was silent for too long")
         self._carry_out(self._demotions.judge(self._wall()), None)
+        for verdict in self._shadows.judge():
+            self._tell_ready(verdict)
+
+    def _tell_ready(self, ready: Verdict) -> None:
+        """Once in a trial, also where a former life of the coordinator has told it."""
+        about = {"route": ready.route, "version": ready.version, "details": {"trial": ready.trial}}
+        if not any(_is_about(event, EventKind.SHADOW_READY, about) for event in self._events.latest()):
+            sentence = f"shadow {ready.version} of route '{ready.route}': {ready.report.sentence}"
+            self._note(EventKind.SHADOW_READY, sentence, **about)
 
     def _forget(self, gateway: str, why: str) -> None:
         self._demotions.left(gateway)
@@ -260,7 +288,9 @@ class Coordinator(Coordination):
 
     def _listen(self, gateway: str, counters: dict[str, Any]) -> list[tuple[str, str]]:
         """Take a report. Routes and versions that have failed since they were judged."""
-        self._hear(gateway).counters = counters
+        # What shadows have shown is large, and not for everybody who asks for counters.
+        self._hear(gateway).counters = {name: part for name, part in counters.items() if name != "trials"}
+        self._shadows.heard(gateway, counters.get("trials", ()))
         return self._demotions.heard(gateway, counters.get("tallies", ()), self._wall())
 
     async def _next_change(self, timeout_s: float) -> None:
@@ -272,6 +302,9 @@ class Coordinator(Coordination):
         if "routes" in parts:
             self._demotions.follow(parts["routes"], self._wall())
             parts["standings"] = self._demotions.shown()
+        if "routes" in parts or "shadow_resets" in parts:
+            routes = parts.get("routes", self._snapshot.routes)
+            self._shadows.follow(routes, parts.get("shadow_resets", self._snapshot.shadow_resets))
         new = self._snapshot.model_copy(update=parts)
         self._snapshot = new.model_copy(update={"number": new.number + 1})
         changed, self._changed = self._changed, asyncio.Event()
@@ -293,6 +326,7 @@ class Coordinator(Coordination):
             seed=held.seed,
             demotions=chronicle.merged(held.demotions, own.demotions),
             purges=(*held.purges, *self._purges_again(max(held.number, own.number) + 1))[-PURGES:],
+            shadow_resets=held.shadow_resets,
             settings={**own.settings, **held.settings, **applied},
             **self._serving({**held.models, **own.models}),
         )
@@ -330,12 +364,19 @@ class Coordinator(Coordination):
 
     def _unserved(self, document: RoutesDocument) -> tuple[str, ...]:
         """Sentences about versions without a replica: no error, because a rollout may send its routes ahead."""
-        return tuple(
+        named = [
             f"route '{route.model}' names {ref}, which has no live replica; it answers once one registers"
             for route in document.routes
             for ref in route.versions
             if ref not in self._snapshot.models
-        )
+        ]
+        copied = [
+            f"route '{route.model}' shadows {shadow.version}, which has no live replica yet"
+            for route in document.routes
+            for shadow in route.shadows
+            if shadow.version not in self._snapshot.models
+        ]
+        return (*named, *copied)
 
 
 def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -350,6 +391,10 @@ def merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def _is_about(event: Event, kind: EventKind, about: Mapping[str, Any]) -> bool:
+    return event.kind is kind and all(getattr(event, name) == value for name, value in about.items())
 
 
 def _etag(document: RoutesDocument) -> str:

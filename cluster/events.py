@@ -50,6 +50,7 @@ class EventKind(StrEnum):
     GATEWAY_LEFT = "GatewayLeft", "A gateway said goodbye, or was forgotten because it was silent for too long."
     COORDINATOR_RESTARTED = "CoordinatorRestarted", "A new coordinator took over what a gateway remembers of the last."
     SHADOW_READY = "ShadowReady", "A shadow's answers are close enough to the primary's for it to become a canary."
+    SHADOW_RESET = "ShadowReset", "What a shadow has shown was forgotten, and it begins anew."
     EXPERIMENT_STARTED = "ExperimentStarted", "An experiment assigns requests to its arms."
     EXPERIMENT_STOPPED = "ExperimentStopped", "An experiment assigns no more requests."
     EXPERIMENT_DECIDED = "ExperimentDecided", "An experiment has a winner, or shows that there is no difference."

@@ -13,6 +13,7 @@ from cluster.coordination import Applied, Beat, Coordination, CoordinatorUnavail
 from cluster.coordinator import Coordinator
 from cluster.events import Event, EventKind
 from cluster.records import ReplicaRecord, Snapshot
+from judging.shadow_report import ShadowReport
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import NStarXError
@@ -150,6 +151,15 @@ class RayCoordination(Coordination):
 
     async def purge_caches(self, key: str | None, reason: str) -> Snapshot:
         return await self._call(Coordinator.purge_caches, key, reason)
+
+    async def shadows(self) -> tuple[tuple[str, ShadowReport], ...]:
+        return await self._call(Coordinator.shadows)
+
+    async def shadow(self, route: str, version: str) -> ShadowReport:
+        return await self._call(Coordinator.shadow, route, version)
+
+    async def reset_shadow(self, route: str, version: str) -> Applied:
+        return await self._call(Coordinator.reset_shadow, route, version)
 
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         return await self._call(Coordinator.events, after, timeout_s, limit)

@@ -78,5 +78,7 @@ class Snapshot(Record):
     """The latest verdicts against versions, oldest first."""
     purges: tuple[CachePurge, ...] = ()
     """The latest purges of response caches, oldest first."""
+    shadow_resets: dict[str, dict[str, int]] = {}
+    """How often people have reset what a shadow has shown, by route and `model@version`; never is left out."""
     seed: str = ""
     """Digest of the routes last taken from a gateway's configuration file."""

@@ -20,7 +20,8 @@ MAX_DIFFERENCES = 16
 REDACTED = "(redacted)"
 
 Example = dict[str, Any]
-"""A pair as JSON: `id`, `at`, `distance`, `outcome`, both statuses, the values of attributes, and a sentence for each
+"""A pair as JSON: `id`, `at`, `distance`, `outcome`, the version whose answer the client got and
+whether that was a rescue, both statuses, the values of attributes, and a sentence for each
 output that differs; with `keep_payloads` also the tensors of `request`, `primary` and `shadow`."""
 
 
@@ -40,6 +41,10 @@ class Pair(NamedTuple):
     shadow_ns: int
     values: tuple[str, ...] = ()
     """Of the spec's attributes, in its order; empty where the request has no such header."""
+    version: str = ""
+    """The version whose answer the client got."""
+    rescued: bool = False
+    """Whether that stood in for another version, which had failed."""
 
 
 def kept_with(
@@ -64,6 +69,8 @@ def example(pair: Pair, comparison: Comparison, spec: ShadowSpec) -> Example:
         "at": pair.at,
         "distance": comparison.distance,
         "outcome": comparison.outcome.value,
+        "primary_version": pair.version,
+        "rescued": pair.rescued,
         "primary_status": pair.primary.status,
         "shadow_status": pair.shadow.status,
         "attributes": dict(zip(spec.attributes, pair.values, strict=True)),

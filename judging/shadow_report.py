@@ -95,7 +95,9 @@ class ShadowReport(Record):
     sampled: int
     """Requests chosen to be copied."""
     dropped: int
-    """Of those, never sent, because too many were under way."""
+    """Of those, never sent."""
+    drops: dict[str, int]
+    """Why they were not sent (`judging.shadow_tally.Drop`) to requests."""
     refused: int
     """Of those, not taken by the shadow's replicas for lack of capacity."""
     not_compared: int
@@ -104,6 +106,9 @@ class ShadowReport(Record):
     """Answered by neither side; they count against nobody."""
     primary_failed: int
     """Answered by the shadow alone."""
+    rescued: int
+    """Pairs in which the client got another version's answer than that of the one asked first, which had failed. The
+    shadow's was compared with what the client got."""
     mismatch: Rate
     """Of the compared pairs, those with an output beyond its tolerance."""
     errors: Rate
@@ -142,10 +147,12 @@ def report(tally: ShadowTally, spec: ShadowSpec) -> ShadowReport:
         sentence=sentence,
         sampled=tally.sampled,
         dropped=tally.dropped,
+        drops=tally.drops,
         refused=tally.of(Outcome.refused),
         not_compared=tally.of(Outcome.answered),
         both_failed=tally.of(Outcome.both_failed),
         primary_failed=tally.of(Outcome.primary_failed),
+        rescued=tally.rescued,
         mismatch=mismatch,
         errors=errors,
         primary_statuses=tally.primary_statuses,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from operator import add
 from typing import Any
 
@@ -24,6 +25,22 @@ NO_VALUE = "(none)"
 
 Slice = tuple[int, int, int, int]
 """Of one value of an attribute: requests that the primary answered, the shadow failed; pairs compared, mismatched."""
+
+
+class Drop(StrEnum):
+    """Why a request that was to be copied was never sent to the shadow."""
+
+    in_flight = "in_flight"
+    """`max_in_flight` copies were under way."""
+    memory = "memory"
+    """All copies together held as many bytes as they may."""
+    busy = "busy"
+    """The gateway, or the primary's replica, had too much to do."""
+    full = "full"
+    """The shadow's replicas had half of what they may have; the other half is for requests that somebody waits for."""
+    no_replica = "no_replica"
+    """The shadow's version has no replica."""
+
 
 _TIMED = frozenset((Outcome.compared, Outcome.answered))
 _ANSWERED = frozenset((Outcome.compared, Outcome.answered, Outcome.shadow_failed))
@@ -89,8 +106,10 @@ class ShadowTally:
     """Examples kept: `ShadowSpec.examples`."""
     sampled: int = 0
     """Requests chosen to be copied; count it with `+= 1`."""
-    dropped: int = 0
-    """Of those, never sent, for `max_in_flight` were under way; count it with `+= 1`."""
+    drops: dict[str, int] = field(default_factory=dict)
+    """Of those, never sent: `Drop` to requests."""
+    rescued: int = 0
+    """Pairs in which the client got another version's answer, because the one that was asked first failed."""
     outcomes: dict[str, int] = field(default_factory=dict)
     """`Outcome` to pairs."""
     mismatched: int = 0
@@ -117,6 +136,7 @@ class ShadowTally:
         _add_status(self.primary_statuses, pair.primary.status)
         _add_status(self.shadow_statuses, pair.shadow.status)
         self.mismatched += outcome is Outcome.compared and not comparison.equal
+        self.rescued += pair.rescued
         if outcome in _TIMED:
             self.primary_latency[bucket_of(pair.primary_ns)] += 1
             self.shadow_latency[bucket_of(pair.shadow_ns)] += 1
@@ -128,6 +148,10 @@ class ShadowTally:
             self.failures = kept_with(self.failures, pair, comparison, spec, self.capacity)
         elif comparison.distance:
             self.examples = kept_with(self.examples, pair, comparison, spec, self.capacity)
+
+    def drop(self, why: Drop) -> None:
+        """Count a request that was chosen, and not sent."""
+        self.drops[why.value] = self.drops.get(why.value, 0) + 1
 
     def _slice(self, pair: Pair, comparison: Comparison, spec: ShadowSpec) -> None:
         compared = comparison.outcome is Outcome.compared
@@ -141,7 +165,8 @@ class ShadowTally:
         """Count everything that another tally has; `other` stays as it is, and shares nothing that changes."""
         self.capacity = min(self.capacity, other.capacity)
         self.sampled += other.sampled
-        self.dropped += other.dropped
+        _add_counts(self.drops, other.drops)
+        self.rescued += other.rescued
         _add_counts(self.outcomes, other.outcomes)
         self.mismatched += other.mismatched
         _add_counts(self.primary_statuses, other.primary_statuses)
@@ -159,10 +184,16 @@ class ShadowTally:
         """Pairs with any of these outcomes."""
         return sum([self.outcomes.get(outcome.value, 0) for outcome in outcomes])
 
+    @property
+    def dropped(self) -> int:
+        """Requests chosen, and never sent."""
+        return sum(self.drops.values())
+
     def document(self) -> dict[str, Any]:
-        """As JSON holds it; it shares nothing that changes."""
-        document = {name: _copy(getattr(self, name)) for name in self.__slots__}
-        return document | {"outputs": {name: asdict(output) for name, output in self.outputs.items()}}
+        """As JSON holds it; it shares nothing that changes, and examples never do."""
+        examples: dict[str, Any] = {"examples": self.examples.copy(), "failures": self.failures.copy()}
+        counts = {name: _copy(getattr(self, name)) for name in self.__slots__ if name not in examples}
+        return counts | {"outputs": {name: asdict(output) for name, output in self.outputs.items()}} | examples
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "ShadowTally":

@@ -116,6 +116,18 @@ class Admin(Client):
         """Drop the cached answers that bear a surrogate key in every gateway, all of them for None."""
         return _document(self.ask("POST", "/cache/purge", json={"key": key}))
 
+    def shadows(self) -> list[dict[str, Any]]:
+        """Every shadow, with its verdict."""
+        return list(self.ask("GET", "/shadows").json())
+
+    def shadow(self, route: str, version: str) -> dict[str, Any]:
+        """What a shadow has shown."""
+        return _document(self.ask("GET", f"/shadows/{quote(route, safe='')}/{quote(version, safe='')}"))
+
+    def reset_shadow(self, route: str, version: str) -> None:
+        """Forget what a shadow has shown, and begin anew."""
+        self.ask("POST", f"/shadows/{quote(route, safe='')}/{quote(version, safe='')}/reset")
+
 
 def _path(model: str, version: str | None) -> str:
     middle = f"/versions/{quote(version, safe='')}" if version else ""

@@ -29,9 +29,11 @@ class Window(NamedTuple):
 
 
 def window(before: Reading, after: Reading, seconds: float) -> Window:
-    """The difference of two readings; a gateway that is new, or counts from zero again, counts from zero."""
+    """The difference of two readings; a gateway that is new, or counts from zero again, counts from zero. Copies for
+    shadows answer nobody, and are left out."""
     old = {_key(entry): entry for entry in before}
-    deltas = [(entry["ref"], *_delta(old.get(_key(entry)), entry)) for entry in after]
+    answers = [entry for entry in after if entry["role"] != "shadow"]
+    deltas = [(entry["ref"], *_delta(old.get(_key(entry)), entry)) for entry in answers]
     by_version: dict[str, int] = {}
     for ref, requests, _, _ in deltas:
         by_version[ref] = by_version.get(ref, 0) + requests

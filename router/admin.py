@@ -19,6 +19,7 @@ from router.live_settings import change_settings
 from router.metrics import Readings, exposition
 from router.purging import purge
 from router.rendering import HANDLERS, JSON, read_object
+from router.shadow_endpoints import ShadowEndpoints
 
 
 class Administration:
@@ -37,6 +38,7 @@ class Administration:
             Route("/cache", self.show_caches),
             Route("/cache/purge", self.purge_caches, methods=["POST"]),
             Route("/versions/{ref}/settings", self.apply_settings, methods=["PATCH"]),
+            *ShadowEndpoints(self._gateway).routes(),
         ]
 
     async def metrics(self, request: Request) -> Response:

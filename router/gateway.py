@@ -29,7 +29,9 @@ from router.deadlines import expire_overdue
 from router.heads import Heads
 from router.keeper import Keeper
 from router.lanes import Lane
+from router.pressure import INTERVAL_S as PRESSURE_S
 from router.protocol import InferenceProtocol
+from router.shadowing import Shadowing
 from router.stale import Words, stale
 from router.table import Addressed, Compiler, Table, Target
 
@@ -69,7 +71,8 @@ class Gateway:
         """Requests refused before a version was chosen, by HTTP status."""
         self.draining = False
         self.joined = False
-        self.compiler = Compiler(self._condemn, self._report_soon)
+        self.shadowing = Shadowing()
+        self.compiler = Compiler(self._condemn, self._report_soon, self.shadowing)
         self.table = Table(Snapshot(), {})
         self.targets: dict[bytes, Target | Addressed] = {}
         self.heads = Heads()
@@ -137,6 +140,7 @@ class Gateway:
             try:
                 held = self.table.snapshot
                 self.apply(await self.coordination.join(self.id, held, self._seed, self.events.latest()))
+                self.shadowing.forget_told()
                 self.joined = True
                 while True:
                     snapshot = await self.coordination.watch(self.id, self.table.snapshot.number, WATCH_S)
@@ -155,6 +159,7 @@ class Gateway:
     async def _leave(self) -> None:
         """Say goodbye, if the coordinator is there to hear it."""
         with contextlib.suppress(NStarXError, TimeoutError):
+            await asyncio.wait_for(self._report_all(), LEAVE_S)
             await asyncio.wait_for(self.coordination.leave_gateway(self.id), LEAVE_S)
 
     # Demotion
@@ -246,6 +251,7 @@ class Gateway:
             "tallies": [tally.reading() for tally in self.compiler.tallies.values() if tally.started],
             "refused": dict(self.refused),
             "caches": {route: cache.reading() for route, cache in self.compiler.caches.items()},
+            "shadows": self.shadowing.counts(),
         }
 
     async def readings(self) -> dict[str, dict[str, Any]]:
@@ -264,6 +270,13 @@ class Gateway:
     async def _report(self, reading: dict[str, Any]) -> None:
         with contextlib.suppress(NStarXError):
             await self.coordination.report(self.id, reading)
+
+    async def _report_all(self) -> None:
+        """Also what shadows have shown, which is too much for every failure's report."""
+        news = self.shadowing.news()
+        with contextlib.suppress(NStarXError):
+            await self.coordination.report(self.id, {**self.reading(), "trials": [trial for _, _, trial in news]})
+            self.shadowing.told(news)
 
     # Life
 
@@ -284,6 +297,7 @@ class Gateway:
         server = await self._serve(public, listener, http=InferenceProtocol)
         self._every(1.0, lambda: self._sweep(server))
         self._every(0.02, lambda: self._expire(time.perf_counter_ns()))
+        self._every(PRESSURE_S, lambda: self.shadowing.pressure.look(time.perf_counter_ns(), time.thread_time_ns()))
         self._spawn(self._repeat_report())
         self._spawn(self._administrate(admin))
 
@@ -323,6 +337,7 @@ class Gateway:
         """End all waiting that takes too long: for replicas, and for the answers of others."""
         expire_overdue(self.all_lanes(), now)
         self.compiler.sweep_caches(now)
+        self.shadowing.expire(now)
 
     def _sweep(self, server: uvicorn.Server) -> None:
         """Once a second: end connections that take too long, and show that the loop lives."""
@@ -366,7 +381,7 @@ class Gateway:
     async def _repeat_report(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            await self._report(self.reading())
+            await self._report_all()
 
 
 def _date_line() -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cluster.frames import NO_JSON_LENGTH
 from nstarx.errors import NStarXError
 from router.arm import Arm
 from router.cached import PASSED
@@ -20,7 +21,8 @@ Stage = Callable[["Journey"], bool]
 """Something that happens to a request before it is sent. True when it may go on at once; False when it has been
 answered, or waits and will be told to `proceed`."""
 Ending = Callable[["Journey", int, int, int, bytes], None]
-"""Something that happens after the client has its answer: told the answer's status, flags, length of JSON, and body."""
+"""Something that happens after the client has its answer: told the answer's status, flags, length of JSON, and body,
+which is empty where the gateway itself has answered with an error. Streams end without. It must not raise."""
 
 
 class Journey(Exchange):
@@ -56,6 +58,8 @@ class Journey(Exchange):
         self.key = self.rule = self.held = self.lead = self.follow = None
 
     def _decide(self, target: Target) -> None:
+        if target.endings:
+            self.request_id = self.request_id or self.connection.gateway.new_request_id()
         self.proceed()
 
     def proceed(self) -> None:
@@ -112,8 +116,15 @@ class Journey(Exchange):
             super()._deliver(status, flags, json, body)
         else:
             self._deliver_for_all(target.cache, lead, status, flags, json, body)
-        if target:
-            for ending in target.endings:
+        self._end(status, flags, json, body)
+
+    def _finish_with_error(self, error: NStarXError) -> None:
+        super()._finish_with_error(error)
+        self._end(error.status, 0, NO_JSON_LENGTH, b"")
+
+    def _end(self, status: int, flags: int, json: int, body: bytes) -> None:
+        if self.target:
+            for ending in self.target.endings:
                 ending(self, status, flags, json, body)
 
     def _deliver_for_all(self, cache: "Caching", lead: Lead, status: int, flags: int, json: int, body: bytes) -> None:

@@ -26,6 +26,9 @@ SENTENCES = {
     "nstarx_cache_expirations": "Cached answers dropped because they were too old.",
     "nstarx_cache_entries": "Answers that a gateway keeps for a route.",
     "nstarx_cache_bytes": "Memory that they take, bookkeeping included.",
+    "nstarx_shadow_pairs": "Requests copied to a shadow, by what became of the pair of answers.",
+    "nstarx_shadow_mismatches": "Compared pairs with an output beyond its tolerance.",
+    "nstarx_shadow_dropped": "Requests chosen to be copied to a shadow and not sent, by reason.",
     "nstarx_snapshot_number": "Number of the snapshot of routes and replicas that a gateway holds.",
     "nstarx_gateway_start_time_seconds": "When a gateway started, in seconds since 1970.",
     "nstarx_version_replicas": "Replicas of a version that are registered.",
@@ -52,7 +55,15 @@ def exposition(readings: Readings, counters: Counters, replicas: dict[str, int])
     """Prometheus text for everything that gateways and replicas have counted."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
-        _Collected([*_of_gateways(readings), *_of_caches(readings), *_of_replicas(counters), *_of_versions(replicas)])
+        _Collected(
+            [
+                *_of_gateways(readings),
+                *_of_caches(readings),
+                *_of_shadows(readings),
+                *_of_replicas(counters),
+                *_of_versions(replicas),
+            ]
+        )
     )
     return generate_latest(registry)
 
@@ -114,6 +125,24 @@ def _of_caches(readings: Readings) -> Iterator[Metric]:
             entries.add_metric([gateway, route], cache["entries"])
             size.add_metric([gateway, route], cache["bytes"])
     yield from (requests, evictions, expirations, entries, size)
+
+
+def _of_shadows(readings: Readings) -> Iterator[Metric]:
+    labels = ("gateway", "route", "version")
+    pairs, dropped = (
+        _counter("nstarx_shadow_pairs", (*labels, "outcome")),
+        _counter("nstarx_shadow_dropped", (*labels, "reason")),
+    )
+    mismatches = _counter("nstarx_shadow_mismatches", labels)
+    for gateway, reading in readings.items():
+        for shadow in reading.get("shadows", ()):
+            values = [gateway, shadow["route"], shadow["ref"]]
+            mismatches.add_metric(values, shadow["mismatched"])
+            for outcome, count in shadow["outcomes"].items():
+                pairs.add_metric([*values, outcome], count)
+            for reason, count in shadow["drops"].items():
+                dropped.add_metric([*values, reason], count)
+    yield from (pairs, mismatches, dropped)
 
 
 def _of_replicas(counters: Counters) -> Iterator[Metric]:

@@ -19,6 +19,7 @@ from router.fuse import Fuse, OnVerdict
 from router.guide import Chooser, Guide
 from router.lanes import Backend
 from router.matching import compile_match
+from router.shadowing import Shadowing
 from router.shares import Shares, effective, shares_of
 from router.split import turns
 from router.tally import Tally
@@ -141,7 +142,9 @@ class Compiler:
         self,
         on_verdict: OnVerdict = lambda route, ref, verdict: None,
         on_failure: Callable[[], None] = lambda: None,
+        shadowing: Shadowing | None = None,
     ) -> None:
+        self.shadowing = shadowing or Shadowing()
         self.backends: dict[str, Backend] = {}
         self.tallies: dict[tuple[str, str, str], Tally] = {}
         self.fuses: dict[tuple[str, str], Fuse] = {}
@@ -160,6 +163,7 @@ class Compiler:
         """
         shares = shares_of(snapshot.standings, blown)
         self._tend_caches(snapshot.routes)
+        self.shadowing.follow(snapshot.routes, snapshot.shadow_resets, self.backend, self._tally)
         made: dict[Place, Target] = {}
         for route in (*snapshot.routes, *_implicit(snapshot)):
             for place in _places(route):
@@ -190,7 +194,7 @@ class Compiler:
             next_arm=turns([(arm, arm.weight) for arm in guide.default.arms], _seed(route.name)).__next__,
             guide=guide,
             stages=self._stages(route, guide, cache),
-            endings=(),
+            endings=self.shadowing.of(route),
             retries=RetryBudget(route.retry),
             rescues=CallBudget(route.rescue.budget_percent, route.rescue.burst, route.rescue.burst),
             fallback=Arm(self.backend(fallback), self._tally(route.name, fallback, "fallback"), 0.0)
@@ -201,7 +205,7 @@ class Compiler:
 
     def _stages(self, route: RouteSpec, guide: Guide, cache: Caching | None) -> "tuple[Stage, ...]":
         """The order in which things happen to a request; nothing but turns needs none of it."""
-        plain = not route.rules and route.split.sticky is None and cache is None
+        plain = not route.rules and route.split.sticky is None and cache is None and not route.shadows
         if plain:
             return ()
         return tuple(stage for stage in (guide, cache) if stage is not None)
@@ -307,7 +311,7 @@ def _places(route: RouteSpec, version: str | None = None) -> list[Place]:
 def _direct(snapshot: Snapshot) -> Iterator[tuple[Place, RouteSpec]]:
     """The ways to one version, past the split of its model's routes, but by their other rules."""
     for ref in map(VersionRef.parse, snapshot.models):
-        alone = {"split": SplitSpec(weighted={str(ref): 1.0}), "rules": (), "demotion": None}
+        alone = {"split": SplitSpec(weighted={str(ref): 1.0}), "rules": (), "demotion": None, "shadows": ()}
         routes = [route for route in snapshot.routes if route.model == ref.model]
         for route in routes:
             if route.direct:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nstarx.histogram import BUCKETS
+from nstarx.histogram import BUCKETS, bucket_of
 
 
 class Tally:
@@ -35,6 +35,12 @@ class Tally:
         """Request ids of the latest failed calls."""
         self.latency = [0] * BUCKETS
         self.latency_ns = 0
+
+    def ended(self, status: int, nanoseconds: int) -> None:
+        """Count a call that has ended."""
+        self.codes[status] = self.codes.get(status, 0) + 1
+        self.latency[bucket_of(nanoseconds)] += 1
+        self.latency_ns += nanoseconds
 
     def reading(self) -> dict[str, Any]:
         """A copy for the wire."""

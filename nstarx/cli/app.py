@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from nstarx.cli import cache, infer, routes, status, versions
+from nstarx.cli import cache, infer, routes, shadow, status, versions
 from nstarx.cli.output import print_error
 from nstarx.errors import NStarXError
 
@@ -14,6 +14,7 @@ HELP = "Put model versions live behind a gateway that divides traffic among them
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=HELP)
 status.register(app)
 routes.register(app)
+shadow.register(app)
 infer.register(app)
 versions.register(app)
 cache.register(app)

@@ -1,16 +1,89 @@
-"""How `nstarx shadow report` looks to people."""
+"""`nstarx shadow`: what versions would have answered, beside what clients got."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.markup import escape
 
-from nstarx.cli.output import console, print_table
+from nstarx.cli.options import AdminURL
+from nstarx.cli.output import Format, Output, console, print_document, print_table
+from nstarx.client import ADMIN_URL, Admin
+from nstarx.errors import InvalidRequest
 
 Row = dict[str, Any]
 
 STYLES = {"ready": "green", "not_ready": "red", "not_enough_data": "yellow"}
+DROPPED = {
+    "in_flight": "max_in_flight copies were under way",
+    "memory": "copies held too many bytes",
+    "busy": "the gateway or the primary was busy",
+    "full": "the shadow's replicas were half full",
+    "no_replica": "the shadow has no replica",
+}
+"""Why a request was not copied, in words."""
 MAX_SLICES = 20
 """Rows of the breakdown that are printed; the document has them all."""
+
+
+shadow = typer.Typer(no_args_is_help=True, help="See what shadows have shown.")
+RouteName = Annotated[str, typer.Argument(help="The route's name: its model, behind prefix and hosts.")]
+Version = Annotated[str | None, typer.Argument(help="The shadow, where the route has several.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(shadow, name="shadow")
+
+
+@shadow.command("list")
+def list_shadows(admin_url: AdminURL = ADMIN_URL, output: Output = Format.table) -> None:
+    """List every shadow, with its verdict."""
+    with Admin(admin_url) as admin:
+        shadows = admin.shadows()
+    if output is not Format.table:
+        print_document(shadows, output)
+        return
+    print_table(
+        ("ROUTE", "SHADOW", "VERDICT", "SAMPLED", "COMPARED", "MISMATCHED", "FAILED", "DROPPED"),
+        [[escape(str(cell)) for cell in _listed(row)] for row in shadows],
+    )
+
+
+@shadow.command()
+def report(
+    route: RouteName, version: Version = None, admin_url: AdminURL = ADMIN_URL, output: Output = Format.table
+) -> None:
+    """Show how a shadow's answers differ, and whether it is ready to be a canary."""
+    with Admin(admin_url) as admin:
+        document = admin.shadow(route, version or _only_shadow(admin, route))
+    if output is Format.table:
+        render(document)
+    else:
+        print_document(document, output)
+
+
+@shadow.command()
+def reset(route: RouteName, version: Version = None, admin_url: AdminURL = ADMIN_URL) -> None:
+    """Forget what a shadow has shown, and begin anew."""
+    with Admin(admin_url) as admin:
+        version = version or _only_shadow(admin, route)
+        admin.reset_shadow(route, version)
+    console.print(f"shadow {version} of route '{route}' begins anew", markup=False, highlight=False)
+
+
+def _only_shadow(admin: Admin, route: str) -> str:
+    versions = [str(row["version"]) for row in admin.shadows() if row["route"] == route]
+    if len(versions) != 1:
+        known = f"has {', '.join(versions)}; name one of them" if versions else "has no shadow; `nstarx shadow list`"
+        raise InvalidRequest(f"route '{route}' {known}")
+    return versions[0]
+
+
+def _listed(row: Row) -> tuple[Any, ...]:
+    verdict = f"{row['verdict']}".replace("_", " ")
+    return (
+        row["route"], row["version"], verdict, row["sampled"], row["compared"], row["mismatched"], row["failed"],
+        row["dropped"],
+    )  # fmt: skip
 
 
 def render(report: Row) -> None:
@@ -41,13 +114,15 @@ def _table(columns: tuple[str, ...], rows: Any) -> None:
 
 
 def _counts(report: Row) -> list[tuple[str, int]]:
-    names = ("sampled", "dropped", "refused", "not_compared", "both_failed", "primary_failed")
+    names = ("refused", "not_compared", "both_failed", "primary_failed", "rescued")
+    drops = [(f"dropped: {DROPPED[why]}", count) for why, count in sorted(report["drops"].items())]
     statuses = [
         (f"{side} answered {status}", count)
         for side in ("primary", "shadow")
         for status, count in sorted(report[f"{side}_statuses"].items())
     ]
-    return [(name.replace("_", " "), report[name]) for name in names if report[name] or name == "sampled"] + statuses
+    counts = [(name.replace("_", " "), report[name]) for name in names if report[name]]
+    return [("sampled", report["sampled"]), *drops, *counts, *statuses]
 
 
 def _rate(name: str, rate: Row) -> tuple[Any, ...]:

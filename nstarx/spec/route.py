@@ -11,6 +11,7 @@ from nstarx.spec.fallback import FallbackSpec, RescueSpec
 from nstarx.spec.match import Match
 from nstarx.spec.record import Record
 from nstarx.spec.retry import RetrySpec
+from nstarx.spec.shadow import ShadowSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import Name
 
@@ -74,6 +75,8 @@ class RouteSpec(Record):
     """What answers when none of the split's versions can."""
     cache: CacheSpec | None = None
     """How long good answers are given again to the same question; null asks a replica each time."""
+    shadows: tuple[ShadowSpec, ...] = Field(default=(), max_length=8, strict=False)
+    """Versions that get copies of its requests, and answer nobody."""
 
     @property
     def splits(self) -> tuple[SplitSpec, ...]:
@@ -110,6 +113,16 @@ class RouteSpec(Record):
             raise ValueError(
                 f"cache.public: must be false where versions stick to {own[0]}, which a CDN can't tell apart"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shadows_can_be_compared(self) -> Self:
+        """A version of the split may be a shadow too: a side that is not live, a candidate before its first percent."""
+        versions = [shadow.version for shadow in self.shadows]
+        if twice := _repeated(versions):
+            raise ValueError(f"shadows: {', '.join(twice)} is given more than once")
+        if len(self.versions) == 1 and self.versions[0] in versions:
+            raise ValueError(f"shadows: {self.versions[0]} is the route's only version; it can't be its own shadow")
         return self
 
 

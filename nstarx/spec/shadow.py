@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from nstarx.spec.key import KeySpec
 from nstarx.spec.record import Record
 from nstarx.spec.version import Ref
 
@@ -80,6 +81,11 @@ class ShadowSpec(Record):
     """The version that gets the copies, `model@version`."""
     percent: Percent = 100.0
     """Share of the route's requests that is copied."""
+    key: KeySpec | None = None
+    """The same key is always copied, or never; raising `percent` only adds keys. Without it, and for requests that have
+    none, requests are counted out one by one."""
+    timeout_s: Annotated[float, Field(gt=0, le=86400, strict=False)] | None = None
+    """Time to the shadow's answer, which counts as failed (504) after it. Left out: what the client's request had."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Copies under way in one gateway, a budget of the shadow's own; a request above it is not copied, but counted."""
     compare: bool = True
@@ -88,7 +94,7 @@ class ShadowSpec(Record):
     """Output to its tolerance."""
     tolerance: ToleranceSpec = ToleranceSpec()
     """For outputs that `tolerances` doesn't name."""
-    examples: Annotated[int, Field(ge=0, le=1000)] = 10
+    examples: Annotated[int, Field(ge=0, le=100)] = 10
     """How many of the most different requests are kept as examples."""
     keep_payloads: bool = False
     """Whether examples hold the tensors of request and answers; else only ids, statuses and differences."""

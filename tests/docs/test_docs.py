@@ -18,13 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from cluster import coordination, demotions
+from cluster import coordination, demotions, shadows
 from cluster.frames import Kind
 from nstarx import errors
 from nstarx.cli.app import app
 from nstarx.errors import NStarXError
 from nstarx.repository import Repository
-from nstarx.spec import cache, cluster, demotion, fallback, gateway, key, match, model, retry, route, split
+from nstarx.spec import cache, cluster, demotion, fallback, gateway, key, match, model, retry, route, shadow, split
 from nstarx.spec.cluster import ClusterSpec, GatewayArgs, VersionArgs
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record, parse, parse_yaml, read_yaml
@@ -42,6 +42,7 @@ from tests.docs.pages import DOCS, FENCE, LINK, ROOT, Block, anchors, blocks, co
 from tests.in_process import data_plane
 
 CONFIGURATION, MODELS, TRAFFIC, DEMOTION = "configuration.md", "models.md", "traffic.md", "demotion.md"
+SHADOWS = "shadows.md"
 SECTIONS = {
     cluster.ClusterSpec: (CONFIGURATION, "The file"),
     cluster.VersionSpec: (CONFIGURATION, "versions"),
@@ -66,6 +67,9 @@ SECTIONS = {
     fallback.StaticAnswer: (DEMOTION, "fallback.static"),
     cache.CacheSpec: ("caching.md", "cache"),
     retry.RetrySpec: ("limits.md", "retry"),
+    shadow.ShadowSpec: (SHADOWS, "shadow"),
+    shadow.ToleranceSpec: (SHADOWS, "tolerance"),
+    shadow.ReadySpec: (SHADOWS, "ready"),
     model.ModelSpec: (MODELS, "model.yaml"),
     model.TensorSpec: (MODELS, "inputs and outputs"),
     model.Batching: (MODELS, "batching"),
@@ -136,11 +140,14 @@ def families() -> dict[str, set[str]]:
     """Name of each metric, as Prometheus stores it, to its labels."""
     kept = RouteCache[str](cache.CacheSpec(), "iris")
     reading = {"node": "n", "snapshot": 1, "started": 0.0, "refused": {400: 1}, "caches": {"iris": kept.reading()}}
+    shadow = {"route": "iris", "ref": "iris@1.1.0", "mismatched": 1, "outcomes": {"compared": 1}, "drops": {"busy": 1}}
     tally = Tally("iris", "iris@1.0.0", "primary")
     tally.codes[200] = 1
     counters = {**Counters().as_dict(), "backlog": 0, "cpu_s": 0.0, "rss_bytes": 0}
     exposed = exposition(
-        {"g": {**reading, "tallies": [tally.reading()]}}, {"r": ("iris@1.0.0", counters)}, {"iris@1.0.0": 1}
+        {"g": {**reading, "tallies": [tally.reading()], "shadows": [shadow]}},
+        {"r": ("iris@1.0.0", counters)},
+        {"iris@1.0.0": 1},
     )
     return {
         family.name + ("_total" if family.type == "counter" else ""): set(family.samples[0].labels) - {"le"}
@@ -176,7 +183,7 @@ def subclasses(cls: type[NStarXError]) -> Iterator[type[NStarXError]]:
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
-    modules = (errors.__name__, coordination.__name__, demotions.__name__)
+    modules = (errors.__name__, coordination.__name__, demotions.__name__, shadows.__name__)
     known: list[type[NStarXError]] = [NStarXError, *subclasses(NStarXError)]
     documented = {codes(code)[0]: int(status) for code, status, *_ in rows(text("errors.md"))}
     assert documented == {cls.code: cls.status for cls in known if cls.__module__ in modules}

@@ -34,12 +34,16 @@ def numbers(distances: list[float], limit: int) -> list[Example]:
 
 
 def test_example_says_who_and_how_and_nothing_of_the_contents() -> None:
-    made = example_of(pair("r7", iris(), OTHER, at=5.0, values=("acme",)), attributes=["x-tenant"])
+    made = example_of(
+        pair("r7", iris(), OTHER, at=5.0, values=("acme",), version="iris@1.0.0"), attributes=["x-tenant"]
+    )
     assert made == {
         "id": "r7",
         "at": 5.0,
         "distance": made["distance"],
         "outcome": "compared",
+        "primary_version": "iris@1.0.0",
+        "rescued": False,
         "primary_status": 200,
         "shadow_status": 200,
         "attributes": {"x-tenant": "acme"},
