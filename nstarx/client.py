@@ -1,5 +1,10 @@
 """Clients of a running cluster over HTTP: inference, and administration."""
 
+import json
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from math import inf
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -9,6 +14,10 @@ from nstarx.errors import InvalidRequest, NStarXError, Unavailable
 
 INFERENCE_URL = "http://127.0.0.1:8080"
 ADMIN_URL = "http://127.0.0.1:8081"
+RECONNECT_S = 0.5
+"""Before a stream of events that has ended is taken up again."""
+SILENCE_S = 40.0
+"""A stream of events is silent for 15 s at the most; one that says nothing for longer is dead."""
 
 
 class RemoteError(NStarXError):
@@ -33,6 +42,9 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -42,10 +54,13 @@ class Client:
         except httpx.InvalidURL as error:
             raise InvalidRequest(f"'{self.url}' is not a URL: {error}") from None
         except httpx.HTTPError as error:
-            raise Unavailable(f"nothing answers at {self.url} ({error}); is it up? `nstarx up` starts it") from None
+            raise self._away(error) from None
         if response.is_error:
             raise RemoteError(response.status_code, _sentence(response))
         return response
+
+    def _away(self, error: httpx.HTTPError) -> Unavailable:
+        return Unavailable(f"nothing answers at {self.url} ({error}); is it up? `nstarx up` starts it")
 
 
 def _document(response: httpx.Response) -> dict[str, Any]:
@@ -104,6 +119,59 @@ class Admin(Client):
         params = {"dry_run": "true"} if dry_run else {}
         return _document(self.ask("PUT", "/routes", json=document, headers=headers, params=params))
 
+    def explain(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Which version a request would get, and why."""
+        return _document(self.ask("POST", "/routes/explain", json=question))
+
+    def demotions(self) -> list[dict[str, Any]]:
+        """The latest verdicts against versions, oldest first, each with where its version stands."""
+        return list(_document(self.ask("GET", "/demotions"))["demotions"])
+
+    def demotion(self, id: int) -> dict[str, Any]:
+        """One of them."""
+        return _document(self.ask("GET", f"/demotions/{id}"))
+
+    def undo_demotion(self, id: int) -> dict[str, Any]:
+        """Give its version all of its traffic back; the record afterwards."""
+        return _document(self.ask("POST", f"/demotions/{id}/undo"))
+
+    def events(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Events with a higher number, oldest first."""
+        params = {"after": after, "limit": limit}
+        return list(_document(self.ask("GET", "/events", params=params))["events"])
+
+    def follow_events(self, after: int = 0, patience_s: float = 60.0) -> Generator[dict[str, Any], None, None]:
+        """Events with a higher number as they come, for ever. A connection that ends is taken up again where it ended.
+
+        Raises Unavailable when nobody answers for `patience_s` seconds; at the first try, at once.
+        """
+        lost_at: float | None = -inf
+        while True:
+            try:
+                with self._stream("/events", {"last-event-id": str(after)}) as lines:
+                    lost_at = None
+                    for event in read_events(lines):
+                        after = event["number"]
+                        yield event
+            except Unavailable:
+                lost_at = time.monotonic() if lost_at is None else lost_at
+                if time.monotonic() - lost_at > patience_s:
+                    raise
+            time.sleep(RECONNECT_S)
+
+    @contextmanager
+    def _stream(self, path: str, headers: dict[str, str]) -> Iterator[Iterator[str]]:
+        """The lines of server-sent events. Raises Unavailable when the connection can't be made, or breaks."""
+        accept = {"accept": "text/event-stream", **headers}
+        try:
+            with self._http.stream("GET", path, headers=accept, timeout=httpx.Timeout(5.0, read=SILENCE_S)) as response:
+                if response.is_error:
+                    response.read()
+                    raise RemoteError(response.status_code, _sentence(response))
+                yield response.iter_lines()
+        except httpx.HTTPError as error:
+            raise self._away(error) from None
+
     def apply_settings(self, ref: str, settings: dict[str, Any]) -> dict[str, Any]:
         """Change live settings of a version by a merge patch."""
         return _document(self.ask("PATCH", f"/versions/{quote(ref, safe='')}/settings", json=settings))
@@ -127,6 +195,17 @@ class Admin(Client):
     def reset_shadow(self, route: str, version: str) -> None:
         """Forget what a shadow has shown, and begin anew."""
         self.ask("POST", f"/shadows/{quote(route, safe='')}/{quote(version, safe='')}/reset")
+
+
+def read_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The data of server-sent events, as JSON; comments and other fields are passed over (WHATWG HTML, 9.2.6)."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line and data:
+            yield dict(json.loads("\n".join(data)))
+            data = []
 
 
 def _path(model: str, version: str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from cluster.applications import Applications
+from judging.standing import Standing
 from nstarx import __version__
 from nstarx.errors import (
     InvalidRequest,
@@ -19,6 +20,7 @@ from nstarx.metadata import model_config, model_metadata
 from nstarx.repository import Repository
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.version import VersionRef
+from router.explaining import Explanation, Question, explained
 from router.gateway import Gateway
 from router.table import Address, Target
 
@@ -72,6 +74,13 @@ class DataPlane:
         if target is None:
             raise self._missing(address)
         return target
+
+    def explain(self, question: Question) -> Explanation:
+        """Which version a request would get, and why. Raises what the request would be refused with."""
+        target, gateway = self.target(question.address), self._gateway
+        standings = dict(gateway.table.snapshot.standings.get(target.route.name, {}))
+        blown = {ref: Standing(state="demoted") for route, ref in gateway.blown if route == target.route.name}
+        return explained(target, question, {**standings, **blown})
 
     def _missing(self, address: Address) -> NStarXError:
         table, unversioned = self._gateway.table, address._replace(version=None)

@@ -34,9 +34,10 @@ class Decision(NamedTuple):
 class Chooser:
     """Picks an arm of a split: by key where it is sticky, else by counting."""
 
-    __slots__ = ("_assigned", "_cookie", "_counted", "_find", "_rule", "arms")
+    __slots__ = ("_assigned", "_cookie", "_counted", "_find", "_rule", "arms", "split")
 
     def __init__(self, split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> None:
+        self.split = split
         self.arms = tuple(arms)
         self._rule = rule
         self._counted = turns([(arm, arm.weight) for arm in arms], seed).__next__

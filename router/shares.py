@@ -1,12 +1,17 @@
 """What is left of a split's weights when demotions are taken into account."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from judging.standing import Standing, share
+from nstarx.spec.route import RouteSpec
 from nstarx.spec.split import SplitSpec
 
 Shares = Mapping[str, float]
 """Version to the part of its weight that it has, where that isn't all of it."""
+
+SHOWN = {"state", "since", "until", "percent", "demotions", "reason"}
+"""Parts of a standing that everybody is shown; the evidence is in the records."""
 
 
 def effective(split: SplitSpec, shares: Shares) -> dict[str, float]:
@@ -32,3 +37,42 @@ def shares_of(
     for route, ref in blown:
         shares.setdefault(route, {})[ref] = 0.0
     return shares
+
+
+def standing_shares(
+    routes: Iterable[RouteSpec], standings: Mapping[str, Mapping[str, Standing]]
+) -> list[dict[str, Any]]:
+    """What every version of every split has and where it stands, as JSON: rows for people and metrics."""
+    shares = shares_of(standings)
+    return [
+        row
+        for route in routes
+        for rule, split in _splits(route)
+        for row in _rows(route.name, rule, split, shares.get(route.name, {}), standings.get(route.name, {}))
+    ]
+
+
+def _rows(
+    route: str, rule: str | None, split: SplitSpec, shares: Shares, standings: Mapping[str, Standing]
+) -> Iterator[dict[str, Any]]:
+    configured, present = split.weights, effective(split, shares)
+    for ref in configured:
+        yield {
+            "route": route,
+            "rule": rule,
+            "version": ref,
+            "role": split.role(ref),
+            "configured": _part(ref, configured),
+            "share": _part(ref, present),
+            **standings.get(ref, Standing()).model_dump(mode="json", include=SHOWN),
+        }
+
+
+def _splits(route: RouteSpec) -> list[tuple[str | None, SplitSpec]]:
+    """By the rule's name; None is the route's own."""
+    return [(None, route.split), *((rule.name, rule.split) for rule in route.rules if rule.enabled)]
+
+
+def _part(ref: str, weights: Mapping[str, float]) -> float:
+    total = sum(weights.values())
+    return round(weights[ref] / total, 6) if total else 0.0

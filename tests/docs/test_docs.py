@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from cluster import coordination, demotions, shadows
+from cluster.events import EventKind
 from cluster.frames import Kind
 from nstarx import errors
 from nstarx.cli.app import app
@@ -266,10 +267,15 @@ def without(endpoint: str) -> str:
 def test_every_endpoint_is_documented() -> None:
     nobody = cast(Any, None)
     v2 = V2(nobody, True)
-    routes = [*v2.routes(), *v2.inference(), *Administration(nobody).routes()]
+    routes = [*v2.routes(), *v2.inference(), *Administration(nobody, nobody).routes()]
     assert documented_endpoints() == {
         f"{method} {route.path}" for route in routes for method in route.methods or () if method != "HEAD"
     }
+
+
+def test_every_kind_of_event_is_documented_with_its_meaning() -> None:
+    documented = {codes(kind)[0]: meaning for kind, meaning in rows(section("administration.md", "Events"))}
+    assert documented == {kind.value: kind.meaning for kind in EventKind}
 
 
 # Lanes

@@ -1,0 +1,263 @@
+"""The story of a bad release as people see it, through administration: broken live, demoted, undone, on probation,
+healthy again. Real sockets and models; time is passed in."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from nstarx.client import Admin, RemoteError
+from nstarx.errors import Unavailable
+from nstarx.spec.route import RouteSpec
+from tests.in_process import DataPlaneInProcess
+from tests.releases import CANDIDATE, PATH, STABLE, flaky_releases
+from tests.router.wire import Wire, flaky, in_loop, post
+
+
+class Story:
+    """A canary of 10 % behind two gateways, a person at the administration port, and a clock that is told."""
+
+    def __init__(self, repository: Path) -> None:
+        self.plane = DataPlaneInProcess(flaky_releases(repository))
+        self.now = time.time()
+        self.plane.coordinator._wall = lambda: self.now
+        for ref in (STABLE, CANDIDATE):
+            self.plane.replica(ref)
+        canary = {"canary": {"stable": STABLE, "candidate": CANDIDATE, "percent": 10}, "sticky": {"header": "x-user"}}
+        demotion = {"min_requests": 5, "probation_percent": 25}
+        route = RouteSpec.model_validate({"model": "flaky", "split": canary, "demotion": demotion})
+        self.gateways = [self.plane.gateway((route,)) for _ in range(2)]
+        self.admin = Admin(f"http://127.0.0.1:{self.gateways[0].spec.admin_port}")
+        self.plane.until(self._answers)
+        self.wires = [Wire(gateway) for gateway in self.gateways]
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.admin.status())
+        except Unavailable:
+            return False
+
+    def ask(self, n: int, **headers: str) -> list[Any]:
+        """So many requests to each gateway."""
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        return [wire.send(post(PATH, flaky(1.0), *lines)).answer() for _ in range(n) for wire in self.wires]
+
+    def ask_well(self, n: int) -> list[Any]:
+        """As many requests, of which none fails."""
+        answers = self.ask(n)
+        assert {(answer.status, tuple(answer.json["outputs"][0]["data"])) for answer in answers} == {(200, (2.0,))}
+        return answers
+
+    def break_it(self, **settings: Any) -> None:
+        self.admin.apply_settings(CANDIDATE, settings or {"error_rate": 1.0})
+
+    def pass_time(self, seconds: float) -> None:
+        """The coordinator judges what it has heard at the end of it."""
+        self.now += seconds
+        for gateway in self.gateways:
+            self.plane.call(gateway._report(gateway.reading()))
+        in_loop(self.plane, lambda: self.plane.coordinator.tick(0.0))
+        for gateway in self.gateways:
+            self.plane.settle(gateway)
+
+    def state(self) -> str:
+        [row] = [row for row in self.admin.status()["shares"] if row["version"] == CANDIDATE]
+        return str(row["state"])
+
+    def shares(self) -> list[float]:
+        """The candidate's part of what each gateway divides."""
+        targets = [gateway.table.at(PATH.encode()) for gateway in self.gateways]
+        return [arm.weight for target in targets if target for arm in target.arms if arm.ref == CANDIDATE]
+
+    def until_demoted(self) -> list[Any]:
+        """Requests until every gateway has let go of the candidate; none may fail."""
+        answers: list[Any] = []
+        while self.shares() != [0, 0]:
+            answers += self.ask_well(5)
+            assert len(answers) < 2000
+        self.plane.until(lambda: self.state() == "demoted")
+        return answers
+
+    def kinds(self) -> list[str]:
+        told = ("Replica", "Gateway", "Routes", "Settings", "Suspected")
+        return [event["kind"] for event in self.admin.events() if not event["kind"].startswith(told)]
+
+    def close(self) -> None:
+        for wire in self.wires:
+            wire.close()
+        self.admin.close()
+        self.plane.close()
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[Story]:
+    story = Story(tmp_path)
+    yield story
+    story.close()
+
+
+def metric(admin: Admin, name: str, **labels: str) -> float:
+    """The sum of a metric's samples with these labels."""
+    families = text_string_to_metric_families(admin.ask("GET", "/metrics").text)
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def test_bad_release_from_its_first_failure_to_its_return(story: Story) -> None:
+    story.ask_well(50)
+    story.break_it()
+    answers = story.until_demoted()
+    rescued = [answer for answer in answers if "x-nstarx-rescued" in answer.headers]
+    assert 5 <= len(rescued) <= 50
+
+    [record] = story.admin.demotions()
+    assert (record["id"], record["route"], record["version"], record["outcome"]) == (1, "flaky", CANDIDATE, "demoted")
+    assert record["standing"]["state"] == "demoted"
+    evidence = record["evidence"]
+    assert evidence["accused"]["failures"] >= 5
+    assert evidence["statistic"] >= evidence["threshold"]
+    assert set(evidence["first_failing"]) <= {answer.headers["x-request-id"] for answer in rescued}
+    assert story.admin.demotion(1) == record
+    assert story.kinds()[-1] == "Demoted"
+
+
+def test_version_that_was_mended_comes_back_step_by_step(story: Story) -> None:
+    story.break_it()
+    story.until_demoted()
+    story.break_it(error_rate=0.0)
+    story.pass_time(29)
+    assert story.state() == "demoted"
+    shares = []
+    for _ in range(3):
+        story.pass_time(31)
+        shares += [round(share, 3) for share in story.shares()]
+        story.ask_well(300)
+    assert shares == [2.5, 2.5, 5, 5, 10, 10]
+    assert story.state() == "healthy"
+    assert story.kinds() == ["Demoted", "Probation", "Probation", "Recovered"]
+
+
+def test_version_that_is_still_broken_is_demoted_again_for_longer(story: Story) -> None:
+    story.break_it()
+    story.until_demoted()
+    story.pass_time(31)
+    assert story.state() == "probation"
+    story.until_demoted()
+    first, second = story.admin.demotions()
+    assert second["until"] - second["time"] == pytest.approx(2 * (first["until"] - first["time"]), abs=1)
+    assert second["standing"]["demotions"] == 2
+
+
+def test_undo_gives_the_version_its_traffic_back_at_once_and_is_recorded(story: Story) -> None:
+    story.break_it()
+    story.until_demoted()
+    story.break_it(error_rate=0.0)
+    undone = story.admin.undo_demotion(1)
+    assert undone["undone"] is not None
+    assert undone["standing"]["state"] == "healthy"
+    for gateway in story.gateways:
+        story.plane.settle(gateway)
+    assert story.shares() == [10, 10]
+    versions = [answer.headers["x-nstarx-version"] for answer in story.ask_well(100)]
+    assert versions.count(CANDIDATE) == 20
+    assert story.kinds()[-1] == "DemotionUndone"
+    with pytest.raises(RemoteError, match="on route 'flaky' that could be undone"):
+        story.admin.undo_demotion(1)
+
+
+@pytest.mark.parametrize("ask", [Admin.demotion, Admin.undo_demotion])
+def test_demotion_that_never_was_is_not_found(story: Story, ask: Any) -> None:
+    with pytest.raises(RemoteError, match="there is no demotion 7; `nstarx demotions list`") as refused:
+        ask(story.admin, 7)
+    assert refused.value.status == 404
+
+
+def test_sticky_users_of_the_stable_version_never_notice(story: Story) -> None:
+    users = {user: story.ask(1, **{"X-User": user})[0].headers["x-nstarx-version"] for user in map(str, range(60))}
+    assert set(users.values()) == {STABLE, CANDIDATE}
+    story.break_it()
+    story.until_demoted()
+    for user, before in users.items():
+        for answer in story.ask(1, **{"X-User": user}):
+            assert (answer.status, answer.headers["x-nstarx-version"]) == (200, STABLE)
+            assert "x-nstarx-rescued" not in answer.headers
+        assert before in (STABLE, CANDIDATE)
+    story.break_it(error_rate=0.0)
+    story.admin.undo_demotion(1)
+    for gateway in story.gateways:
+        story.plane.settle(gateway)
+    again = {user: story.ask(1, **{"X-User": user})[0].headers["x-nstarx-version"] for user in users}
+    assert again == users
+
+
+def test_explanation_tells_of_the_demotion(story: Story) -> None:
+    story.break_it()
+    story.until_demoted()
+    told = story.admin.explain({"model": "flaky", "headers": {"x-user": "ann"}})
+    assert told["sentence"] == (
+        f"The route's split decides. {CANDIDATE} is demoted. By header 'x-user' this caller gets {STABLE} each time."
+    )
+    with pytest.raises(RemoteError, match="model 'none' is not served here"):
+        story.admin.explain({"model": "none"})
+    with pytest.raises(RemoteError, match="heders: unknown key"):
+        story.admin.explain({"model": "flaky", "heders": {}})
+
+
+def test_status_shows_what_is_wanted_and_what_is(story: Story) -> None:
+    story.break_it()
+    story.until_demoted()
+    rows = {row["version"]: row for row in story.admin.status()["shares"]}
+    assert {ref: (row["configured"], row["share"]) for ref, row in rows.items()} == {
+        STABLE: (0.9, 1),
+        CANDIDATE: (0.1, 0),
+    }
+    assert "failed" in rows[CANDIDATE]["reason"]
+    routes, _ = story.admin.routes()
+    assert routes["routes"][0]["split"]["canary"]["percent"] == 10
+
+
+# Events
+
+
+def test_events_are_listed_from_a_number_on(story: Story) -> None:
+    story.break_it()
+    events = story.admin.events()
+    assert [event["number"] for event in events] == sorted(event["number"] for event in events)
+    assert story.admin.events(after=events[2]["number"]) == events[3:]
+    assert story.admin.events(after=events[2]["number"], limit=1) == events[3:4]
+    assert story.admin.events(after=10**17) == []
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "1.5", "9" * 30, "²"])
+def test_number_that_is_none_is_refused(story: Story, after: str) -> None:
+    with pytest.raises(RemoteError, match="is not the number of an event"):
+        story.admin.ask("GET", "/events", params={"after": after})
+
+
+def test_events_are_followed_as_they_happen_and_from_where_a_client_stopped(story: Story) -> None:
+    story.break_it(error_rate=0.5)
+    before = story.admin.events()
+    following = story.admin.follow_events()
+    assert [next(following) for _ in before] == before
+    following.close()
+    story.break_it(error_rate=0.0)
+    again = story.admin.follow_events(after=before[-1]["number"])
+    event = next(again)
+    assert (event["kind"], event["version"]) == ("SettingsApplied", CANDIDATE)
+    again.close()
+
+
+def test_stream_of_events_ends_when_its_gateway_drains(story: Story) -> None:
+    headers = {"accept": "text/event-stream", "last-event-id": "0"}
+    url = f"http://127.0.0.1:{story.gateways[0].spec.admin_port}/events"
+    with httpx.stream("GET", url, headers=headers, timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert next(lines).startswith("id: ")
+        story.gateways[0].draining = True
+        assert list(lines)
+    story.gateways[0].draining = False
