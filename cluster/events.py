@@ -6,6 +6,7 @@ The coordinator has no storage (docs/decisions/0005): gateways hold the latest e
 import asyncio
 import contextlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -98,6 +99,8 @@ class EventLog:
         self._own = self._next = int(born * 1000)
         """The first number of this life, and the next one."""
         self._dropped = 0
+        self.counts: Counter[str] = Counter()
+        """How many of each kind have been heard of, those included that are no longer kept."""
         self._changed = asyncio.Event()
 
     def add(
@@ -123,13 +126,16 @@ class EventLog:
             details=_plain(details),
         )
         self._next += 1
+        self.counts[kind.value] += 1
         self._keep([*self._events, event])
         return event
 
     def extend(self, events: Iterable[Event]) -> None:
         """Keep events that another log has numbered, those alone that are newer than all here."""
         newest = self._events[-1].number if self._events else -1
-        self._keep([*self._events, *(event for event in events if event.number > newest)])
+        new = [event for event in events if event.number > newest]
+        self.counts.update(event.kind.value for event in new)
+        self._keep([*self._events, *new])
 
     def after(self, number: int, limit: int = SIZE) -> tuple[Event, ...]:
         """The first `limit` events with a higher number."""

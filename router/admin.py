@@ -56,7 +56,10 @@ class Administration:
 
     async def metrics(self, request: Request) -> Response:
         gateway = self._gateway
-        text = exposition(await gateway.readings(), await gateway.counters(), self._replicas())
+        snapshot = gateway.table.snapshot
+        shares = standing_shares(snapshot.routes, snapshot.standings)
+        readings, counters = await gateway.readings(), await gateway.counters()
+        text = exposition(readings, counters, self._replicas(), shares, gateway.events.counts)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def status(self, request: Request) -> Response:

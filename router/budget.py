@@ -1,5 +1,7 @@
 """How much more work than its share a route may make: counted in integers, without a clock."""
 
+from collections.abc import Callable
+
 from nstarx.spec.retry import RetrySpec
 
 
@@ -40,10 +42,15 @@ class CallBudget:
     costs nothing.
     """
 
-    __slots__ = ("_burst", "_calls", "_credit", "_percent", "overflow", "taken")
+    __slots__ = ("_burst", "_calls", "_credit", "_on_spent", "_percent", "_spent", "overflow", "taken")
 
-    def __init__(self, percent: float, burst: int, start: int = 0) -> None:
-        """`start` extra calls may be made before the first share is earned; 0 keeps the share exact from the first."""
+    def __init__(self, percent: float, burst: int, start: int = 0, on_spent: Callable[[], None] = lambda: None) -> None:
+        """`start` extra calls may be made before the first share is earned; 0 keeps the share exact from the first.
+
+        `on_spent` is told of the first call that is refused after one that was made.
+        """
+        self._on_spent = on_spent
+        self._spent = False
         self._percent = percent
         self._burst = burst * 100
         self._credit: float = min(start, burst) * 100
@@ -60,6 +67,10 @@ class CallBudget:
         if self._credit >= 100:
             self._credit -= 100
             self.taken += 1
+            self._spent = False
             return True
         self.overflow += 1
+        if not self._spent:
+            self._spent = True
+            self._on_spent()
         return False

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from cluster.coordination import Coordination, RoutesSeed
 from cluster.demotions import Standings
-from cluster.events import EventLog
+from cluster.events import EventKind, EventLog
 from cluster.records import Snapshot
 from judging.standing import Standing, starts_anew
 from judging.verdict import Demote
@@ -45,6 +45,8 @@ REPORT_SOON_S = 0.02
 """After a failure, so that the others hear of it soon."""
 REPORT_SHARE = 0.02
 """Part of its time that a gateway of many routes spends on making such reports, at the most."""
+EXHAUSTED_S = 60.0
+"""Between two events about one route's budget for rescues."""
 REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
 PREPARE_S = 5.0
@@ -72,7 +74,7 @@ class Gateway:
         self.draining = False
         self.joined = False
         self.shadowing = Shadowing()
-        self.compiler = Compiler(self._condemn, self._report_soon, self.shadowing)
+        self.compiler = Compiler(self._condemn, self._report_soon, self.shadowing, self._exhausted)
         self.table = Table(Snapshot(), {})
         self.targets: dict[bytes, Target | Addressed] = {}
         self.heads = Heads()
@@ -89,6 +91,7 @@ class Gateway:
         """A report that is due before the next second."""
         self._soon_s = REPORT_SOON_S
         self._accused: dict[tuple[str, str], float] = {}
+        self._exhausted_at: dict[str, float] = {}
         self._request_ids = count(1)
         self._id_prefix = secrets.token_hex(4).encode()
         self._seed = RoutesSeed.of(routes) if routes.routes else None
@@ -210,6 +213,25 @@ class Gateway:
         self.blown.discard((route, ref))
         self.hold(snapshot)
 
+    def _exhausted(self, route: str) -> None:
+        """A route may rescue no more requests for now. Told once a minute at the most."""
+        now = time.monotonic()
+        if now - self._exhausted_at.get(route, -EXHAUSTED_S) < EXHAUSTED_S:
+            return
+        self._exhausted_at[route] = now
+        spec, budget = self.compiler.rescues[route]
+        sentence = (
+            f"route '{route}' has spent its budget for rescues in gateway {self.id}: {spec.budget_percent:g} % of its "
+            f"requests and {spec.burst} more; failures reach clients until it refills"
+        )
+        log.warning("%s", sentence, extra={"action": "rescues_exhausted"})
+        details = {"rescues": budget.taken, "refused": budget.overflow}
+        self._spawn(self._tell(EventKind.RESCUES_EXHAUSTED, sentence, route, details))
+
+    async def _tell(self, kind: EventKind, sentence: str, route: str, details: dict[str, Any]) -> None:
+        with contextlib.suppress(NStarXError):
+            await self.coordination.tell(self.id, kind, sentence, route, None, details)
+
     def _reset_fuses(self, before: Standings, after: Standings) -> None:
         """Versions that come back to traffic are judged by what they do from now on."""
         for route, versions in after.items():
@@ -225,6 +247,9 @@ class Gateway:
                 self.events.extend(await self.coordination.events(self.last_event, WATCH_S))
             except NStarXError:
                 await asyncio.sleep(REJOIN_S)
+            except Exception:
+                log.exception("events could not be followed", extra={"action": "events_failed"})
+                await asyncio.sleep(ACCUSE_S)
 
     # Counters
 
@@ -252,6 +277,8 @@ class Gateway:
             "refused": dict(self.refused),
             "caches": {route: cache.reading() for route, cache in self.compiler.caches.items()},
             "shadows": self.shadowing.counts(),
+            "rescues": {route: budget.overflow for route, (_, budget) in self.compiler.rescues.items()},
+            "rules": {route: dict(counts) for route, counts in self.compiler.decisions.items()},
         }
 
     async def readings(self) -> dict[str, dict[str, Any]]:

@@ -67,11 +67,13 @@ class Chooser:
 class Guide:
     """A route's rules in order, and what decides where none matches."""
 
-    __slots__ = ("default", "rules")
+    __slots__ = ("counts", "default", "rules")
 
-    def __init__(self, rules: Sequence[tuple[str, Test, Chooser]], default: Chooser) -> None:
+    def __init__(self, rules: Sequence[tuple[str, Test, Chooser]], default: Chooser, counts: dict[str, int]) -> None:
+        """`counts` is where decisions by rules are counted."""
         self.rules = rules
         self.default = default
+        self.counts = counts
 
     def __call__(self, journey: "Journey") -> bool:
         """The stage that chooses a version."""
@@ -79,6 +81,7 @@ class Guide:
         journey.key, journey.rule = decision.key, decision.rule
         journey.marks += decision.cookie
         if decision.rule is not None:
+            self.counts[decision.rule] = self.counts.get(decision.rule, 0) + 1
             journey.marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()
         journey.take(decision.arm)
         return True

@@ -1,16 +1,17 @@
 """Every metric, with its sentence. Prometheus text, made when somebody scrapes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from judging.standing import STATES
 from nstarx.histogram import cumulative
 
 CALL = ("gateway", "route", "version", "role")
-"""Labels of what gateways count. `role`: primary (the split chose the version) or direct (the client named it)."""
-CACHE = ("gateway", "route")
+"""Labels of what gateways count for each version."""
+ROUTE = ("gateway", "route")
 REPLICA = ("version", "replica")
 RESULTS = {"hit": "hits", "miss": "misses", "shared": "followers", "bypass": "bypasses"}
 """What `x-nstarx-cache` says, to the counter of it."""
@@ -21,6 +22,14 @@ SENTENCES = {
     "nstarx_requests_in_flight": "Inference requests that wait for their answer.",
     "nstarx_request_retries": "Requests sent to a further replica, because one died or had no room.",
     "nstarx_requests_refused": "Requests refused before a version was chosen: malformed, too large or too slow.",
+    "nstarx_rescues": "Requests whose failed, late or invalid answer the stable version's replaced.",
+    "nstarx_rescues_refused": "Requests that were not rescued, because the route's budget was spent.",
+    "nstarx_invalid_outputs": "Answers of 200 with NaN, infinities or shapes that the signature doesn't promise.",
+    "nstarx_replica_losses": "Replicas that died with requests in hand.",
+    "nstarx_rule_requests": "Requests that a rule of a route has decided about.",
+    "nstarx_version_share": "Part of a split's requests that a version has, demotions taken into account; 0 to 1.",
+    "nstarx_version_state": "Where a version stands on a route: 1 for its state, 0 for all others.",
+    "nstarx_events": "Events of the cluster that the answering gateway has heard of, by kind.",
     "nstarx_cache_requests": "Requests to a route with a cache, by what came of it: hit, miss, shared, or bypass.",
     "nstarx_cache_evictions": "Cached answers dropped before their time, because there was no room.",
     "nstarx_cache_expirations": "Cached answers dropped because they were too old.",
@@ -51,13 +60,23 @@ Counters = dict[str, tuple[str, dict[str, Any]]]
 """Replica to its version and counters."""
 
 
-def exposition(readings: Readings, counters: Counters, replicas: dict[str, int]) -> bytes:
-    """Prometheus text for everything that gateways and replicas have counted."""
+def exposition(
+    readings: Readings,
+    counters: Counters,
+    replicas: dict[str, int],
+    shares: Sequence[dict[str, Any]],
+    events: Mapping[str, int],
+) -> bytes:
+    """Prometheus text for everything that gateways and replicas have counted, for how versions stand
+    (`router.shares.standing_shares`), and for the events by kind."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(
         _Collected(
             [
                 *_of_gateways(readings),
+                *_of_decisions(readings),
+                *_of_standings(shares),
+                *_of_events(events),
                 *_of_caches(readings),
                 *_of_shadows(readings),
                 *_of_replicas(counters),
@@ -94,6 +113,8 @@ def _of_gateways(readings: Readings) -> Iterator[Metric]:
         _histogram("nstarx_request_duration_seconds", CALL),
     )
     in_flight, retries = _gauge("nstarx_requests_in_flight", CALL), _counter("nstarx_request_retries", CALL)
+    rescued, invalid = _counter("nstarx_rescues", CALL), _counter("nstarx_invalid_outputs", CALL)
+    lost = _counter("nstarx_replica_losses", CALL)
     refused = _counter("nstarx_requests_refused", ("gateway", "code"))
     number = _gauge("nstarx_snapshot_number", ("gateway",))
     started = _gauge("nstarx_gateway_start_time_seconds", ("gateway",))
@@ -109,13 +130,46 @@ def _of_gateways(readings: Readings) -> Iterator[Metric]:
             durations.add_metric(labels, _buckets(tally["latency"]), tally["latency_ns"] / 1e9)
             in_flight.add_metric(labels, tally["started"] - sum(tally["codes"].values()))
             retries.add_metric(labels, tally["retries"])
-    yield from (requests, durations, in_flight, retries, refused, number, started)
+            rescued.add_metric(labels, tally["rescued"])
+            invalid.add_metric(labels, tally["invalid"])
+            lost.add_metric(labels, tally["lost"])
+    yield from (requests, durations, in_flight, retries, rescued, invalid, lost, refused, number, started)
+
+
+def _of_decisions(readings: Readings) -> Iterator[Metric]:
+    refused, ruled = _counter("nstarx_rescues_refused", ROUTE), _counter("nstarx_rule_requests", (*ROUTE, "rule"))
+    for gateway, reading in readings.items():
+        for route, count in reading.get("rescues", {}).items():
+            refused.add_metric([gateway, route], count)
+        for route, rules in reading.get("rules", {}).items():
+            for rule, count in rules.items():
+                ruled.add_metric([gateway, route, rule], count)
+    yield from (refused, ruled)
+
+
+def _of_standings(shares: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+    part = _gauge("nstarx_version_share", ("route", "rule", "version"))
+    state = _gauge("nstarx_version_state", ("route", "version", "state"))
+    for row in shares:
+        part.add_metric([row["route"], row["rule"] or "", row["version"]], row["share"])
+    standing = {(row["route"], row["version"]): row["state"] for row in shares}
+    for (route, version), present in standing.items():
+        for name in STATES:
+            state.add_metric([route, version, name], name == present)
+    yield from (part, state)
+
+
+def _of_events(events: Mapping[str, int]) -> Iterator[Metric]:
+    counted = _counter("nstarx_events", ("kind",))
+    for kind, count in events.items():
+        counted.add_metric([kind], count)
+    yield counted
 
 
 def _of_caches(readings: Readings) -> Iterator[Metric]:
-    requests = _counter("nstarx_cache_requests", (*CACHE, "result"))
-    evictions, expirations = _counter("nstarx_cache_evictions", CACHE), _counter("nstarx_cache_expirations", CACHE)
-    entries, size = _gauge("nstarx_cache_entries", CACHE), _gauge("nstarx_cache_bytes", CACHE)
+    requests = _counter("nstarx_cache_requests", (*ROUTE, "result"))
+    evictions, expirations = _counter("nstarx_cache_evictions", ROUTE), _counter("nstarx_cache_expirations", ROUTE)
+    entries, size = _gauge("nstarx_cache_entries", ROUTE), _gauge("nstarx_cache_bytes", ROUTE)
     for gateway, reading in readings.items():
         for route, cache in reading["caches"].items():
             for result, counter in RESULTS.items():

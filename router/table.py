@@ -9,6 +9,7 @@ from cluster.records import Snapshot
 from judging.watched import roles, watched
 from nstarx.spec.cache import CacheSpec
 from nstarx.spec.demotion import DemotionSpec
+from nstarx.spec.fallback import RescueSpec
 from nstarx.spec.route import RouteSpec, RuleSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
@@ -143,13 +144,20 @@ class Compiler:
         on_verdict: OnVerdict = lambda route, ref, verdict: None,
         on_failure: Callable[[], None] = lambda: None,
         shadowing: Shadowing | None = None,
+        on_spent: Callable[[str], None] = lambda route: None,
     ) -> None:
+        """`on_spent` is told of routes whose budget for rescues is spent."""
         self.shadowing = shadowing or Shadowing()
         self.backends: dict[str, Backend] = {}
         self.tallies: dict[tuple[str, str, str], Tally] = {}
         self.fuses: dict[tuple[str, str], Fuse] = {}
         self._on_verdict = on_verdict
         self._on_failure = on_failure
+        self._on_spent = on_spent
+        self.rescues: dict[str, tuple[RescueSpec, CallBudget]] = {}
+        """Route to its budget for rescues."""
+        self.decisions: dict[str, dict[str, int]] = {}
+        """Route and rule to how many requests it has decided about."""
         self.caches: dict[str, Caching] = {}
         """Route to the cache of its answers."""
         self._closing: list[Caching] = []
@@ -196,7 +204,7 @@ class Compiler:
             stages=self._stages(route, guide, cache),
             endings=self.shadowing.of(route),
             retries=RetryBudget(route.retry),
-            rescues=CallBudget(route.rescue.budget_percent, route.rescue.burst, route.rescue.burst),
+            rescues=self._rescues(route),
             fallback=Arm(self.backend(fallback), self._tally(route.name, fallback, "fallback"), 0.0)
             if fallback
             else None,
@@ -217,7 +225,8 @@ class Compiler:
             for rule in route.rules
             if rule.enabled and plan.role is None
         ]
-        return Guide(rules, self._chooser(plan, route.split, route.name))
+        counts = self.decisions.setdefault(route.name, {}) if rules else {}
+        return Guide(rules, self._chooser(plan, route.split, route.name), counts)
 
     def _ruled(self, plan: "_Plan", rule: RuleSpec) -> Chooser:
         """What answers a rule's requests: its own split, or the route's where demotions leave nobody of it."""
@@ -263,6 +272,15 @@ class Compiler:
         """A version that leaves a route and comes back is judged by what it does from then on."""
         used = {(target.route.name, ref) for target in targets for ref in watched(target.route)}
         self.fuses = {key: fuse for key, fuse in self.fuses.items() if key in used}
+
+    def _rescues(self, route: RouteSpec) -> CallBudget:
+        """The one budget of a route, kept as long as its size stays: a demotion must not fill it again."""
+        spec, known = route.rescue, self.rescues.get(route.name)
+        if known and known[0] == spec:
+            return known[1]
+        budget = CallBudget(spec.budget_percent, spec.burst, spec.burst, lambda: self._on_spent(route.name))
+        self.rescues[route.name] = spec, budget
+        return budget
 
     def _tallies(self, route: RouteSpec, ref: str | None) -> tuple[Tally, ...]:
         """A version's tallies, one for each role that it has in the route's splits."""

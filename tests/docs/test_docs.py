@@ -142,13 +142,16 @@ def families() -> dict[str, set[str]]:
     kept = RouteCache[str](cache.CacheSpec(), "iris")
     reading = {"node": "n", "snapshot": 1, "started": 0.0, "refused": {400: 1}, "caches": {"iris": kept.reading()}}
     shadow = {"route": "iris", "ref": "iris@1.1.0", "mismatched": 1, "outcomes": {"compared": 1}, "drops": {"busy": 1}}
+    decided = {"rescues": {"iris": 1}, "rules": {"iris": {"testers": 1}}}
     tally = Tally("iris", "iris@1.0.0", "primary")
     tally.codes[200] = 1
     counters = {**Counters().as_dict(), "backlog": 0, "cpu_s": 0.0, "rss_bytes": 0}
     exposed = exposition(
-        {"g": {**reading, "tallies": [tally.reading()], "shadows": [shadow]}},
+        {"g": {**reading, **decided, "tallies": [tally.reading()], "shadows": [shadow]}},
         {"r": ("iris@1.0.0", counters)},
         {"iris@1.0.0": 1},
+        [{"route": "iris", "rule": None, "version": "iris@1.0.0", "share": 1.0, "state": "healthy"}],
+        {"Demoted": 1},
     )
     return {
         family.name + ("_total" if family.type == "counter" else ""): set(family.samples[0].labels) - {"le"}
@@ -164,7 +167,7 @@ def test_every_metric_is_documented_with_its_labels_and_its_sentence() -> None:
 
 
 def metrics() -> list[list[str]]:
-    return rows(section("metrics.md", "Gateways")) + rows(section("metrics.md", "Replicas"))
+    return [row for part in ("Gateways", "Versions", "Replicas") for row in rows(section("metrics.md", part))]
 
 
 @pytest.mark.parametrize("block", blocks("promql"), ids=by_source)

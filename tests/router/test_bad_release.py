@@ -124,6 +124,15 @@ def test_bad_release_from_its_first_failure_to_its_return(story: Story) -> None:
     assert story.admin.demotion(1) == record
     assert story.kinds()[-1] == "Demoted"
 
+    named = {"version": CANDIDATE, "role": "candidate"}
+    story.plane.until(lambda: metric(story.admin, "nstarx_rescues_total", **named) == len(rescued))
+    assert metric(story.admin, "nstarx_requests_total", role="rescue", code="200") == len(rescued)
+    assert metric(story.admin, "nstarx_version_state", version=CANDIDATE, state="demoted") == 1
+    assert metric(story.admin, "nstarx_version_state") == 2
+    assert metric(story.admin, "nstarx_version_share", version=CANDIDATE) == 0
+    assert metric(story.admin, "nstarx_events_total", kind="Demoted") == 1
+    assert metric(story.admin, "nstarx_rescues_refused_total") == 0
+
 
 def test_version_that_was_mended_comes_back_step_by_step(story: Story) -> None:
     story.break_it()
@@ -218,6 +227,74 @@ def test_status_shows_what_is_wanted_and_what_is(story: Story) -> None:
     assert "failed" in rows[CANDIDATE]["reason"]
     routes, _ = story.admin.routes()
     assert routes["routes"][0]["split"]["canary"]["percent"] == 10
+
+
+def change_route(story: Story, **parts: Any) -> None:
+    document, _ = story.admin.routes()
+    document["routes"][0].update(parts)
+    story.admin.apply_routes(document)
+    for gateway in story.gateways:
+        story.plane.settle(gateway)
+
+
+def test_spent_budget_for_rescues_is_told_once(story: Story) -> None:
+    change_route(story, demotion=None, rescue={"budget_percent": 0, "burst": 2})
+    story.break_it()
+    answers = story.ask(100)
+    assert sum(answer.status == 500 for answer in answers) == 20 - 4
+    assert sum("x-nstarx-rescued" in answer.headers for answer in answers) == 4
+    story.plane.until(lambda: metric(story.admin, "nstarx_rescues_refused_total") == 16)
+    story.plane.until(lambda: story.kinds().count("RescuesExhausted") == 2)
+    told = [event for event in story.admin.events() if event["kind"] == "RescuesExhausted"]
+    assert {event["gateway"] for event in told} == {gateway.id for gateway in story.gateways}
+    assert "0 % of its requests and 2 more" in told[0]["sentence"]
+
+
+def test_demotion_does_not_fill_the_budget_for_rescues_again(story: Story) -> None:
+    change_route(story, rescue={"budget_percent": 0, "burst": 3})
+    [before, _] = [gateway.compiler.rescues["flaky"][1] for gateway in story.gateways]
+    story.break_it()
+    story.ask(100)
+    story.plane.until(lambda: story.state() == "demoted")
+    assert story.gateways[0].compiler.rescues["flaky"][1] is before
+    assert before.taken == 3
+
+
+def test_version_that_is_only_observed_stays_and_the_verdict_is_kept(story: Story) -> None:
+    change_route(story, demotion={"enforce": False})
+    story.break_it()
+    story.ask_well(100)
+    story.plane.until(lambda: bool(story.admin.demotions()))
+    assert story.shares() == [10, 10]
+    [record] = story.admin.demotions()
+    assert record["outcome"] == "observed"
+    assert "It stays: the policy says enforce: false." in record["standing"]["reason"]
+    assert story.kinds() == ["DemotionObserved"]
+    with pytest.raises(RemoteError, match="could be undone"):
+        story.admin.undo_demotion(record["id"])
+
+
+def test_last_healthy_version_stays_and_that_is_said_loudly(story: Story) -> None:
+    """Two versions of equal rank; the first is demoted, and then the other one fails too."""
+    change_route(story, split={"weighted": {STABLE: 50, CANDIDATE: 50}})
+    story.ask_well(50)
+    story.break_it()
+    story.ask(50)
+    story.plane.until(lambda: story.state() == "demoted")
+    story.admin.apply_settings(STABLE, {"error_rate": 1.0})
+    assert {answer.status for answer in story.ask(100)} == {500}
+    assert {answer.headers["x-nstarx-version"] for answer in story.ask(20)} == {STABLE}
+    for record in story.admin.demotions()[1:]:
+        assert record["outcome"] == "refused"
+        assert "is the last healthy version of this route" in record["standing"]["reason"]
+
+
+def test_rules_count_what_they_decide_about(story: Story) -> None:
+    rule = {"name": "testers", "match": {"headers": {"x-team": "qa"}}, "split": {"weighted": {CANDIDATE: 1}}}
+    change_route(story, rules=[rule])
+    story.ask(3, **{"X-Team": "qa"})
+    story.ask(2)
+    story.plane.until(lambda: metric(story.admin, "nstarx_rule_requests_total", rule="testers") == 6)
 
 
 # Events
