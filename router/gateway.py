@@ -27,6 +27,7 @@ from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.route import RoutesDocument, RouteSpec
 from router.deadlines import expire_overdue
 from router.heads import Heads
+from router.identity import Identity
 from router.keeper import Keeper
 from router.lanes import Lane
 from router.pressure import INTERVAL_S as PRESSURE_S
@@ -68,6 +69,7 @@ class Gateway:
         self.node = node
         self.spec = spec
         self.limits = spec.limits
+        self.identity = Identity(spec.identity) if spec.identity else None
         self.coordination = coordination
         self.refused: dict[int, int] = {}
         """Requests refused before a version was chosen, by HTTP status."""

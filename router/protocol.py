@@ -157,6 +157,8 @@ class InferenceProtocol(HttpToolsProtocol):
         head = read_head(headers)
         request_id, stays_open = _request_id(headers), self._stays_open(headers)
         exchange = self.exchange = self._exchange(target, head, stays_open, request_id, headers, self.url)
+        if self.gateway.identity is not None and target.stages:
+            exchange.refusal = exchange.refusal or self.gateway.identity.doubt(self.headers)
         self._take_turn(exchange)
         length = int(headers.get(b"content-length", b"0"))
         if length > self.limits.max_body_bytes:
@@ -165,7 +167,7 @@ class InferenceProtocol(HttpToolsProtocol):
             exchange.refusal = LengthRequired()
         elif b"expect" in headers:
             self._expect(exchange)
-        elif length and exchange.keep_alive and not head.error and b"transfer-encoding" not in headers:
+        elif length and exchange.keep_alive and exchange.refusal is None and b"transfer-encoding" not in headers:
             self.head = KnownHead(target, head, length, request_id, headers, self.url)
 
     def on_body(self, body: bytes) -> None:
@@ -204,6 +206,8 @@ class InferenceProtocol(HttpToolsProtocol):
             return Exchange(self, target, head, keep_alive, id)
         journey = Journey(self, target, head, keep_alive, id)
         journey.facts = Facts(headers, url, self.client[0] if self.client else "")
+        if self.gateway.identity is not None and journey.refusal is None:
+            journey.refusal = self.gateway.identity.tell(journey.facts)
         return journey
 
     def _plain_target(self) -> Target | Addressed | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from nstarx.spec.identity import IdentitySpec
 from nstarx.spec.model import Count, Seconds
 from nstarx.spec.quantity import Bytes
 from nstarx.spec.record import Record
@@ -42,5 +43,7 @@ class GatewaySpec(Record):
     limits: ClientLimits = ClientLimits()
     drain_s: Annotated[float, Field(ge=0, strict=False)] = 10.0
     """How long a gateway that stops waits for its clients to finish."""
+    identity: IdentitySpec | None = None
+    """Headers by which a trusted proxy says who calls; null believes nobody."""
     model_control: Literal["none", "explicit"] = "none"
     """Whether clients of the inference port may load and unload models; administration always may."""

@@ -25,7 +25,21 @@ from nstarx import errors
 from nstarx.cli.app import app
 from nstarx.errors import NStarXError
 from nstarx.repository import Repository
-from nstarx.spec import cache, cluster, demotion, fallback, gateway, key, match, model, retry, route, shadow, split
+from nstarx.spec import (
+    cache,
+    cluster,
+    demotion,
+    fallback,
+    gateway,
+    identity,
+    key,
+    match,
+    model,
+    retry,
+    route,
+    shadow,
+    split,
+)
 from nstarx.spec.cluster import ClusterSpec, GatewayArgs, VersionArgs
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record, parse, parse_yaml, read_yaml
@@ -51,6 +65,7 @@ SECTIONS = {
     cluster.VersionArgs: (CONFIGURATION, "Arguments of the Ray Serve applications"),
     gateway.GatewaySpec: (CONFIGURATION, "gateway"),
     gateway.ClientLimits: (CONFIGURATION, "gateway.limits"),
+    identity.IdentitySpec: (CONFIGURATION, "gateway.identity"),
     route.RouteSpec: (CONFIGURATION, "routes"),
     route.RoutesDocument: (CONFIGURATION, "routes"),
     route.RuleSpec: (TRAFFIC, "rules"),
