@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,18 +37,22 @@ def installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def run(url: str, connections: int, seconds: int) -> Load:
+def run(url: str, connections: int, seconds: int, script: Path = SCRIPT, arguments: Sequence[str] = ()) -> Load:
     """Load `url` from one thread over `connections` kept-alive connections, each with one request in flight.
+
+    Requests and checks are the script's, which is given the arguments.
 
     Raises LoadFailed when there is nobody to load.
     """
-    finished = subprocess.run(command(url, connections, seconds), capture_output=True, text=True)
+    finished = subprocess.run(command(url, connections, seconds, script, arguments), capture_output=True, text=True)
     return parse(finished.stdout + finished.stderr)
 
 
-def command(url: str, connections: int, seconds: int) -> list[str]:
-    options = ["-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s", f"--script={SCRIPT}"]
-    return ["wrk", *options, url]
+def command(
+    url: str, connections: int, seconds: int, script: Path = SCRIPT, arguments: Sequence[str] = ()
+) -> list[str]:
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s", f"--script={script}"]
+    return ["wrk", *options, url, *(["--", *arguments] if arguments else [])]
 
 
 def parse(output: str) -> Load:

@@ -91,7 +91,7 @@ class Flights(Generic[W]):
 
     def begin(self, asked: Asked, deadline: int) -> Lead:
         """A flight with nobody in it but its leader."""
-        flight = Flight[W](asked, deadline, self.epoch)
+        flight: Flight[W] = Flight(asked, deadline, self.epoch)
         self._docked[asked.raw] = self._docked[asked.key] = flight
         self._all[flight] = None
         return flight.lead

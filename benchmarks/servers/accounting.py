@@ -17,9 +17,10 @@ import router.app
 from nstarx.cli.app import main
 from nstarx.spec.cluster import GatewayArgs
 from nstarx.spec.record import parse
+from router.arm import Arm
 from router.exchange import Exchange
 from router.split import turns
-from router.table import Arm, Compiler
+from router.table import Compiler
 
 SPLIT = (90.0, 10.0)
 

@@ -1,0 +1,64 @@
+-- Load for wrk with questions that are the same again and again, or ever new: `wrk … -- iris|slow same|new`.
+-- Both are written anew for every request, so that they cost the generator the same. An answer is right when it is the
+-- one that its own id asked for. Prints one line of JSON for benchmarks/wrk.py.
+
+local FLOWERS = { [0] = { 5.1, 3.5, 1.4, 0.2 }, { 6.0, 2.9, 4.5, 1.5 }, { 6.3, 3.3, 6.0, 2.5 } }
+local IRIS = '{"id":"%d","inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[%.7f,%.1f,%.1f,%.1f]}]}'
+local SLOW = '{"id":"%d","inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[%d]}]}'
+local HEADERS = { ["Content-Type"] = "application/json" }
+local NEWEST = 100000 -- then from the beginning, long after the first were dropped or differ no more in 32 bits
+
+local threads = {}
+local last = -1
+wrong = 0 -- global, because thread:get reads globals
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init(arguments)
+  model, new = arguments[1], arguments[2] == "new"
+  math.randomseed(os.time())
+  last = math.random(NEWEST)
+end
+
+function request()
+  last = (last + 1) % NEWEST
+  local number = new and last or last % 3
+  if model == "slow" then
+    return wrk.format("POST", nil, HEADERS, SLOW:format(number, number))
+  end
+  local label = last % 3
+  local flower = FLOWERS[label]
+  local first = flower[1] + (new and last or 0) * 1e-6
+  return wrk.format("POST", nil, HEADERS, IRIS:format(label, first, flower[2], flower[3], flower[4]))
+end
+
+local function is_right(body)
+  local id = tonumber(body:match('"id"%s*:%s*"(%d+)"'))
+  if model == "slow" then
+    return id ~= nil and id * 2 == tonumber(body:match('"data"%s*:%s*%[%s*(%d+)'))
+  end
+  local _, name_ends = body:find('"label"', 1, true)
+  local label = name_ends and body:match('"data"%s*:%s*%[%s*(%d)%s*%]', name_ends)
+  return id ~= nil and id == tonumber(label)
+end
+
+function response(status, _, body)
+  if status ~= 200 or not is_right(body) then
+    wrong = wrong + 1
+  end
+end
+
+local LINE = '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"errors":%d,"wrong":%d}\n'
+
+function done(summary, latency)
+  local counted = 0
+  for _, thread in ipairs(threads) do
+    counted = counted + thread:get("wrong")
+  end
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.timeout + errors.status
+  io.write(LINE:format(summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, failed, counted))
+end
