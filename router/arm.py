@@ -8,7 +8,19 @@ from router.tally import Tally
 class Arm:
     """One version as one route uses it."""
 
-    __slots__ = ("backend", "demoted", "fuse", "head", "ref", "rescuer", "role", "stands_by", "tally", "weight")
+    __slots__ = (
+        "backend",
+        "demoted",
+        "fuse",
+        "head",
+        "ref",
+        "rescuer",
+        "role",
+        "role_line",
+        "stands_by",
+        "tally",
+        "weight",
+    )
 
     def __init__(self, backend: Backend, tally: Tally, weight: float) -> None:
         self.backend = backend
@@ -17,6 +29,7 @@ class Arm:
         """In proportion to the other arms', demotions taken into account."""
         self.ref = backend.ref
         self.role = tally.role
+        self.role_line = f"x-nstarx-role: {self.role}\r\n".encode()
         self.demoted = False
         """Its weight is 0 because it was demoted."""
         self.stands_by = False

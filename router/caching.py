@@ -79,7 +79,7 @@ class Caching:
         hit, turns = self.cache.answered(lead, journey.arm.ref, flags, json, body, now)
         if hit is None:
             return None, turns
-        return render_new(hit, journey.common_headers(), _role(journey.arm), _condition(journey)), turns
+        return render_new(hit, journey.common_headers(), journey.arm.role_line, _condition(journey)), turns
 
     def failed(self, lead: Lead) -> None:
         """The request that led got no answer that others may have."""
@@ -152,16 +152,12 @@ def _end_waiting(journey: "Journey", gift: Hit | Lead | None) -> None:
 def _serve(journey: "Journey", hit: Hit, verdict: bytes) -> None:
     condition = _condition(journey)
     status = 304 if condition and matches(hit.etag, condition) else 200
-    role = _role(journey.held or journey.arm)
-    journey.answer(status, render(hit, verdict, clock(), journey.common_headers(), role, condition))
+    arm = journey.held or journey.arm
+    journey.answer(status, render(hit, verdict, clock(), journey.common_headers(), arm.role_line, condition))
 
 
 def _condition(journey: "Journey") -> bytes:
     return journey.facts.headers.get(b"if-none-match", b"")
-
-
-def _role(arm: Arm) -> bytes:
-    return b"x-nstarx-role: %b\r\n" % arm.role.encode()
 
 
 def selecting(route: RouteSpec) -> tuple[str, ...]:

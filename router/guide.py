@@ -64,6 +64,13 @@ class Chooser:
         return self._assigned(key) if key is not None and self._assigned else None
 
 
+def take_turn(journey: "Journey") -> bool:
+    """The stage that chooses a version where the request has no say."""
+    if journey.target is not None:
+        journey.take(journey.target.next_arm())
+    return True
+
+
 class Guide:
     """A route's rules in order, and what decides where none matches."""
 

@@ -17,7 +17,7 @@ from router.arm import Arm
 from router.budget import CallBudget, RetryBudget
 from router.caching import ROLE, Caching, selecting
 from router.fuse import Fuse, OnVerdict
-from router.guide import Chooser, Guide
+from router.guide import Chooser, Guide, take_turn
 from router.lanes import Backend
 from router.matching import compile_match
 from router.shadowing import Shadowing
@@ -213,10 +213,11 @@ class Compiler:
 
     def _stages(self, route: RouteSpec, guide: Guide, cache: Caching | None) -> "tuple[Stage, ...]":
         """The order in which things happen to a request; nothing but turns needs none of it."""
-        plain = not route.rules and route.split.sticky is None and cache is None and not route.shadows
-        if plain:
+        chosen = route.rules or route.split.sticky
+        if not (chosen or cache or route.shadows):
             return ()
-        return tuple(stage for stage in (guide, cache) if stage is not None)
+        choose: Stage = guide if chosen else take_turn
+        return (choose, cache) if cache else (choose,)
 
     def _guide(self, plan: "_Plan") -> Guide:
         route = plan.route
