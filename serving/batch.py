@@ -35,7 +35,12 @@ class Batch:
 
     def encode(self, codec: Codec, outputs: Tensors) -> Encoded:
         """The answers. Raises as `Codec.encode` does."""
-        return codec.encode(self.requests, outputs)
+        requests = self.requests
+        if self.rows == len(requests) and all(map(InferRequest.is_plain, requests)):
+            bodies = codec.encode_plain(len(requests), 1, outputs)
+            if bodies is not None:
+                return bodies
+        return codec.encode(requests, outputs)
 
     def without(self, dropped: Collection[Call]) -> "Batch":
         """The same without some of its calls, of which at least one stays."""

@@ -12,6 +12,9 @@ from serving.queue import Queue
 from serving.responder import Responder
 from serving.runs import Clock
 
+NUMBERED = b'{"id":'
+"""How a body begins whose client numbers its requests, where the id can be set apart (serving.codec.ids)."""
+
 
 class Former:
     """Makes batches of calls. One bad body fails alone, and one large body is decoded apart."""
@@ -53,14 +56,12 @@ class Former:
 
     def _plain(self, calls: list[Call], most: int, now: int) -> list[Batch]:
         """Batches of calls that differ in their numbers alone: the common case, in which little is done per call."""
-        bodies = []
-        for call in calls:
-            if call.json_length is not None or call.flags & COMPRESSED:
-                return []
-            body, call.tag = without_id(call.payload)
-            bodies.append(body)
-        if not bodies or sum(map(len, bodies)) > LARGE:
+        bodies = [call.payload for call in calls if call.json_length is None and not call.flags & COMPRESSED]
+        if not bodies or len(bodies) < len(calls) or sum(map(len, bodies)) > LARGE:
             return []
+        # Where the first has no id, those that have one are in another frame.
+        if bodies[0].startswith(NUMBERED):
+            bodies = [_without_id(call) for call in calls]
         plain = self._codec.decode_plain(bodies)
         if plain is None:
             return []
@@ -114,3 +115,9 @@ class Former:
         own = call.arrived + int(request.timeout_s * 1e9)
         call.expires = min(call.expires or own, own)
         return self._queue.is_wanted(call, now)
+
+
+def _without_id(call: Call) -> bytes:
+    """The call's body without its id, which stays with the call."""
+    body, call.tag = without_id(call.payload)
+    return body

@@ -82,9 +82,11 @@ class Decoder:
         return self._unframed(body, frame, data) if known is None else self._framed(body, data, known)
 
     def _framed(self, body: bytes, data: bytes, known: PlainFrame) -> InferRequest:
+        tensor, layout = known.tensor, known.layout
         if known.numeric:
             self._latest = known
-        tensor, layout = known.tensor, known.layout
+            if len(data) < LONG and (plain := known.one(body)) is not None:
+                return InferRequest(plain[0], layout.rows, layout.group)
         array = read_pieces(data, tensor.datatype, layout) if len(data) >= LONG else None
         if array is None:
             try:

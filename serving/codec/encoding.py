@@ -58,7 +58,11 @@ class Encoder:
         several requests, run and encode each by itself.
         """
         count = sum([request.rows for request in requests])
-        if count == len(requests) and all(map(_plain, requests)) and (bodies := self.plain(count, 1, outputs)):
+        if (
+            count == len(requests)
+            and all(map(InferRequest.is_plain, requests))
+            and (bodies := self.plain(count, 1, outputs))
+        ):
             return [Answer(body, None) for body in bodies]
         produced = self._produced(outputs)
         results = {output.name: rows_of(output, output.checked(outputs, count), count) for output in produced}
@@ -149,7 +153,3 @@ class Encoder:
         head = self._head if request.id is None else b'%b,"id":%b' % (self._head, orjson.dumps(request.id))
         document = b'%b,"outputs":[%b]}' % (head, b",".join(tensors))
         return Answer(b"".join([document, *tail]), len(document) if tail else None, valid)
-
-
-def _plain(request: InferRequest) -> bool:
-    return request.outputs is None and request.id is None and not request.binary

@@ -39,3 +39,7 @@ class InferRequest:
         self.parameters: dict[str, Any] = {}
         self.timeout_s: float | None = None
         """The client's own deadline, from the parameter `timeout` (microseconds, Triton's schedule policy)."""
+
+    def is_plain(self) -> bool:
+        """Whether its answer is every output as JSON, and nothing else."""
+        return self.outputs is None and self.id is None and not self.binary

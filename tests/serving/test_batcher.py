@@ -57,7 +57,8 @@ async def test_no_run_waits_for_company_unless_told_to(lane: Listener, clock: Cl
 # max_wait_ms
 
 LONG_WAIT = 3_600_000.0
-SHORT_WAIT = 5.0
+SHORT_WAIT = 50.0
+"""Passes in a test, but not while a busy machine holds it up between two lines."""
 
 
 async def test_run_waits_for_company_as_long_as_it_may(lane: Listener, clock: Clock) -> None:
