@@ -6,7 +6,7 @@ need only counts, sums and sums of squares, and work elementwise on arrays: simu
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,32 +33,45 @@ class Sample(NamedTuple):
     variance: Floats = 0.0
 
 
-def mean_limits(metric: MetricSpec, moments: Moments, alpha: float) -> tuple[float, float]:
-    """Interval for a metric's mean in one arm, in the metric's unit."""
-    sample, low, width = _sample(metric, moments)
+def mean_limits(metric: MetricSpec, arms: Sequence[Moments], alpha: float) -> list[tuple[float, float]]:
+    """Interval for a metric's mean in each arm, in the metric's unit. Many cost little more than one."""
+    sample, (low, high) = _sample(metric, arms), metric.limits or (0.0, 1.0)
     found = bounded_mean(sample, alpha) if metric.limits else asymptotic_mean(sample, alpha)
-    return float(low + width * found[0]), float(low + width * found[1])
+    return _pairs(low + (high - low) * end for end in found)
 
 
 def difference_limits(
-    metric: MetricSpec, control: Moments, arm: Moments, alpha: float, *, adaptive: bool
-) -> tuple[float, float]:
-    """Interval for the arm's mean minus the control's, in the metric's unit. `adaptive`: weights follow outcomes."""
-    (base, _, width), (other, _, _) = _sample(metric, control), _sample(metric, arm)
+    metric: MetricSpec, control: Moments, arms: Sequence[Moments], alpha: float, *, adaptive: bool
+) -> list[tuple[float, float]]:
+    """Interval for each arm's mean minus the control's, in the metric's unit. `adaptive`: weights follow outcomes."""
+    base, other = _sample(metric, [control] * len(arms)), _sample(metric, arms)
+    low, high = metric.limits or (0.0, 1.0)
     if metric.limits:
         found = bounded_difference(base, other, alpha)
     else:
         found = (asymptotic_difference_adaptive if adaptive else asymptotic_difference)(base, other, alpha)
-    return float(width * found[0]), float(width * found[1])
+    return _pairs((high - low) * end for end in found)
 
 
-def _sample(metric: MetricSpec, moments: Moments) -> tuple[Sample, float, float]:
-    """The sample, with values of limited metrics scaled to 0..1, and the scale: lowest value and width."""
-    low, high = metric.limits or (0.0, 1.0)
-    mean = (moments.mean - low) / (high - low) if moments.n else 0.0
-    if metric.limits:
-        mean = min(max(mean, 0.0), 1.0)  # Sums of values at a limit may round past it.
-    return Sample(moments.n, mean, moments.variance), low, high - low
+def _sample(metric: MetricSpec, arms: Sequence[Moments]) -> Sample:
+    """The arms' samples, with values of limited metrics scaled to 0..1."""
+    return Sample(
+        np.array([arm.n for arm in arms], float),
+        np.array([_scaled(metric, arm) for arm in arms]),
+        np.array([arm.variance for arm in arms]),
+    )
+
+
+def _scaled(metric: MetricSpec, arm: Moments) -> float:
+    if not arm.n or not metric.limits:
+        return arm.mean if arm.n else 0.0
+    low, high = metric.limits
+    return min(max((arm.mean - low) / (high - low), 0.0), 1.0)  # Sums of values at a limit may round past it.
+
+
+def _pairs(ends: Iterable[Floats]) -> list[tuple[float, float]]:
+    low, high = (np.atleast_1d(end).tolist() for end in ends)
+    return list(zip(low, high, strict=True))
 
 
 def bounded_mean(sample: Sample, alpha: float) -> Limits:

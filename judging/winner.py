@@ -7,14 +7,17 @@ so do those of the guardrails, and those of the arms' means (Bonferroni). The re
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from judging.confidence import difference_limits, mean_limits
 from judging.experiment import Arm, Experiment
+from judging.moments import Moments
 from judging.ratio import RatioVerdict
 from nstarx.spec.experiment import ExperimentSpec, GuardrailSpec, MetricSpec
 
 Verdict: TypeAlias = Literal["winner", "no_difference", "undecided"]
+EffectVerdict: TypeAlias = Literal["better", "worse", "no_difference", "undecided", "held", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Effect:
     difference: float
     low: float
     high: float
-    verdict: Literal["better", "worse", "no_difference", "undecided", "held", "broken"]
+    verdict: EffectVerdict
     """Of the primary metric the first three; of a guardrail `held` (harm above `max_harm` is excluded) or `broken`
     (harm is above it); `undecided` of both."""
 
@@ -80,35 +83,44 @@ def result(state: Experiment, spec: ExperimentSpec, now: float) -> Result:
 
 
 def _means(state: Experiment, spec: ExperimentSpec) -> tuple[Mean, ...]:
-    return tuple(_mean(name, state, spec) for name in spec.arms)
-
-
-def _mean(name: str, state: Experiment, spec: ExperimentSpec) -> Mean:
-    moments = state.arms.get(name, Arm())[spec.primary.metric]
-    limits = mean_limits(spec.primary, moments, spec.alpha / len(spec.arms))
-    return Mean(name, state.ratio.assigned.get(name, 0), moments.n, moments.mean, *limits)
+    seen = [_seen(state, name, spec.primary) for name in spec.arms]
+    limits = mean_limits(spec.primary, seen, spec.alpha / len(spec.arms))
+    return tuple(
+        Mean(name, state.ratio.assigned.get(name, 0), moments.n, moments.mean, *ends)
+        for name, moments, ends in zip(spec.arms, seen, limits, strict=True)
+    )
 
 
 def _effects(state: Experiment, spec: ExperimentSpec) -> tuple[Effect, ...]:
-    alpha = spec.alpha / (len(spec.arms) - 1)
-    return tuple(_effect(state, spec, arm, spec.primary, alpha) for arm in _others(spec))
+    return _compared_with_control(state, spec, spec.primary, spec.alpha / (len(spec.arms) - 1))
 
 
 def _guardrails(state: Experiment, spec: ExperimentSpec) -> tuple[Effect, ...]:
-    pairs = [(arm, guardrail) for arm in _others(spec) for guardrail in spec.guardrails]
-    return tuple(_effect(state, spec, arm, guardrail, spec.alpha / len(pairs)) for arm, guardrail in pairs)
+    """Arm by arm."""
+    pairs = len(spec.guardrails) * (len(spec.arms) - 1)
+    found = [_compared_with_control(state, spec, guardrail, spec.alpha / pairs) for guardrail in spec.guardrails]
+    return tuple(chain.from_iterable(zip(*found, strict=True)))
 
 
-def _others(spec: ExperimentSpec) -> list[str]:
-    return [arm for arm in spec.arms if arm != spec.control]
+def _compared_with_control(
+    state: Experiment, spec: ExperimentSpec, metric: MetricSpec, alpha: float
+) -> tuple[Effect, ...]:
+    others = [arm for arm in spec.arms if arm != spec.control]
+    control, seen = _seen(state, spec.control, metric), [_seen(state, arm, metric) for arm in others]
+    limits = difference_limits(metric, control, seen, alpha, adaptive=spec.bandit.enabled)
+    return tuple(
+        Effect(arm, metric.metric, moments.mean - control.mean, *ends, _judged(metric, spec, *ends))
+        for arm, moments, ends in zip(others, seen, limits, strict=True)
+    )
 
 
-def _effect(state: Experiment, spec: ExperimentSpec, arm: str, metric: MetricSpec, alpha: float) -> Effect:
-    control, other = (state.arms.get(name, Arm())[metric.metric] for name in (spec.control, arm))
-    low, high = difference_limits(metric, control, other, alpha, adaptive=spec.bandit.enabled)
+def _seen(state: Experiment, arm: str, metric: MetricSpec) -> Moments:
+    return state.arms.get(arm, Arm())[metric.metric]
+
+
+def _judged(metric: MetricSpec, spec: ExperimentSpec, low: float, high: float) -> EffectVerdict:
     gain = (low, high) if metric.direction == "increase" else (-high, -low)
-    judged = _held(*gain, metric.max_harm) if isinstance(metric, GuardrailSpec) else _compared(*gain, spec)
-    return Effect(arm, metric.metric, other.mean - control.mean, low, high, judged)
+    return _held(*gain, metric.max_harm) if isinstance(metric, GuardrailSpec) else _compared(*gain, spec)
 
 
 def _compared(

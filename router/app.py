@@ -16,7 +16,6 @@ from cluster.thread import LoopThread
 from nstarx.repository import Repository
 from nstarx.spec.cluster import GATEWAY_APPLICATION, GatewayArgs
 from nstarx.spec.record import parse
-from nstarx.spec.route import RoutesDocument
 from router.admin import admin_app
 from router.dataplane import DataPlane
 from router.endpoints import public_app
@@ -36,7 +35,7 @@ class GatewayProcess:
             ray.get_runtime_context().get_node_id(),
             args,
             RayCoordination(),
-            RoutesDocument(routes=args.routes),
+            args.document(),
         )
         self._thread.submit(self._start(args)).result()
         self._thread.settle()

@@ -249,9 +249,9 @@ class Compiler:
         route, role = plan.route, plan.role
         arm = Arm(self.backend(ref), self._tally(route.name, ref, role or split.role(ref)), weight)
         arm.demoted = not weight and split.weights[ref] > 0
-        arm.stands_by = split.candidate is not None and ref == split.stable
+        arm.stands_by = bool(split.candidates) and ref == split.stable
         arm.fuse = plan.fuses.get(ref)
-        if role is None and ref == split.candidate and split.stable and route.rescue.enabled and route.idempotent:
+        if role is None and ref in split.candidates and split.stable and route.rescue.enabled and route.idempotent:
             arm.rescuer = Arm(self.backend(split.stable), self._tally(route.name, split.stable, "rescue"), 0.0)
         return arm
 

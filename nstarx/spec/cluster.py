@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from nstarx.spec.experiment import ExperimentSpec
 from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.model import Count
 from nstarx.spec.record import Record
@@ -39,11 +40,17 @@ class GatewayArgs(GatewaySpec):
     """The model repository, for its index and for loading models; null does without."""
     routes: tuple[RouteSpec, ...] = Field(default=(), strict=False)
     """Routes to start with; they are taken again when they have changed here, not when a gateway restarts."""
+    experiments: tuple[ExperimentSpec, ...] = Field(default=(), strict=False)
+    """Experiments that routes name; taken with them."""
 
     @model_validator(mode="after")
     def _routes_fit(self) -> Self:
-        RoutesDocument(routes=self.routes)
+        self.document()
         return self
+
+    def document(self) -> RoutesDocument:
+        """Routes and experiments, as one document."""
+        return RoutesDocument(routes=self.routes, experiments=self.experiments)
 
 
 class ClusterSpec(Record):
@@ -53,10 +60,11 @@ class ClusterSpec(Record):
     gateway: GatewaySpec = GatewaySpec()
     versions: tuple[VersionSpec, ...] = Field(default=(), strict=False)
     routes: tuple[RouteSpec, ...] = Field(default=(), strict=False)
+    experiments: tuple[ExperimentSpec, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        RoutesDocument(routes=self.routes)
+        RoutesDocument(routes=self.routes, experiments=self.experiments)
         refs = [version.version for version in self.versions]
         twice = sorted({ref for ref in refs if refs.count(ref) > 1})
         if twice:
@@ -67,7 +75,12 @@ class ClusterSpec(Record):
         """Arguments of the gateways' application, as plain data."""
         gateway = self.gateway.model_dump(mode="json", exclude_unset=True)
         routes = [route.model_dump(mode="json", exclude_unset=True) for route in self.routes]
-        return {**gateway, "repository": self.repository, "routes": routes}
+        args = {**gateway, "repository": self.repository, "routes": routes}
+        if self.experiments:
+            args["experiments"] = [
+                experiment.model_dump(mode="json", exclude_unset=True) for experiment in self.experiments
+            ]
+        return args
 
     def version_args(self, version: VersionSpec) -> dict[str, Any]:
         """Arguments of one version's application, as plain data."""

@@ -118,6 +118,9 @@ class ExperimentSpec(Record):
     """Chance of a wrong verdict over the whole run, however often the result is read."""
     bandit: BanditSpec = BanditSpec()
     """Weights that follow the outcomes."""
+    remembered: Annotated[int, Field(ge=1000, le=1_000_000)] = 100_000
+    """Assignments and outcomes that are kept to be joined, about half a kilobyte each; an outcome that comes after its
+    assignment was forgotten is lost, and counted as such."""
     max_duration_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] = 604800.0
     """Longest run; after it the result says that the experiment should be stopped."""
 
@@ -129,6 +132,8 @@ class ExperimentSpec(Record):
             raise ValueError("arms: the control and at least one other arm need a weight above 0")
         if self.bandit.enabled and len(self.arms) * self.bandit.floor_percent > 100:
             raise ValueError("bandit.floor_percent: the floors of all arms come to more than 100")
+        if self.group and not self.key:
+            raise ValueError("key: experiments of a group need one, for a caller to be in one of them alone")
         return self
 
     @model_validator(mode="after")
@@ -192,4 +197,13 @@ class ExperimentsDocument(Record):
         full = sorted(name for name, share in shares.items() if share > 100 + 1e-9)
         if full:
             raise ValueError(f"experiments: the shares of group {', '.join(full)} come to more than 100 percent")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_know_callers_by_one_key(self) -> Self:
+        keys: dict[str, KeySpec | None] = {}
+        for experiment in self.experiments:
+            group = experiment.group
+            if group and keys.setdefault(group.name, experiment.key) != experiment.key:
+                raise ValueError(f"experiments: those of group {group.name} need the same key, to share no caller")
         return self

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nstarx.spec.identity import IdentitySpec
 from nstarx.spec.model import Count, Seconds
@@ -10,6 +10,12 @@ from nstarx.spec.quantity import Bytes
 from nstarx.spec.record import Record
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"'{path}' must be an absolute path, since the coordinator may run in another folder")
+    return path
 
 
 class ClientLimits(Record):
@@ -45,5 +51,8 @@ class GatewaySpec(Record):
     """How long a gateway that stops waits for its clients to finish."""
     identity: IdentitySpec | None = None
     """Headers by which a trusted proxy says who calls; null believes nobody."""
+    state_dir: Annotated[str, AfterValidator(_absolute)] | None = None
+    """Folder for what experiments have seen. The coordinator must find it wherever it runs; null is the user's private
+    folder among the temporary files of its machine, by administration port."""
     model_control: Literal["none", "explicit"] = "none"
     """Whether clients of the inference port may load and unload models; administration always may."""

@@ -1,18 +1,21 @@
 """Routes: what a client addresses, and the split that answers it."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from nstarx.spec.cache import CacheSpec
 from nstarx.spec.demotion import DemotionSpec
+from nstarx.spec.experiment import ExperimentsDocument, ExperimentSpec
 from nstarx.spec.fallback import FallbackSpec, RescueSpec
 from nstarx.spec.match import Match
 from nstarx.spec.record import Record
 from nstarx.spec.retry import RetrySpec
 from nstarx.spec.shadow import ShadowSpec
 from nstarx.spec.split import SplitSpec
+from nstarx.spec.trial import Trial
 from nstarx.spec.version import Name
 
 HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?\Z")
@@ -91,6 +94,18 @@ class RouteSpec(Record):
         return tuple(dict.fromkeys([*refs, *spare]))
 
     @property
+    def experiments(self) -> tuple[str, ...]:
+        """The experiments that its splits name, each once."""
+        return tuple(dict.fromkeys(split.experiment for split in self.splits if split.experiment))
+
+    def bound(self, experiments: Mapping[str, ExperimentSpec], trials: Mapping[str, Trial]) -> Self:
+        """The same route, knowing the experiments that its splits name. Those have no versions without."""
+        if not self.experiments:
+            return self
+        rules = tuple(rule.model_copy(update={"split": rule.split.bound(experiments, trials)}) for rule in self.rules)
+        return self.model_copy(update={"split": self.split.bound(experiments, trials), "rules": rules})
+
+    @property
     def name(self) -> str:
         """What tells the route from others: its model, behind prefix and hosts where it has any."""
         return f"{'|'.join(self.hosts)}{self.path_prefix}{'/' if self.hosts or self.path_prefix else ''}{self.model}"
@@ -126,10 +141,15 @@ class RouteSpec(Record):
         return self
 
 
-class RoutesDocument(Record):
+class RoutesDocument(ExperimentsDocument):
     """A routes file: `nstarx routes apply FILE`."""
 
     routes: tuple[RouteSpec, ...] = Field(default=(), strict=False)
+
+    def bound(self, trials: Mapping[str, Trial] = {}) -> tuple[RouteSpec, ...]:
+        """The routes, knowing the experiments that they name and how these stand."""
+        experiments = {experiment.name: experiment for experiment in self.experiments}
+        return tuple(route.bound(experiments, trials) for route in self.routes)
 
     @model_validator(mode="after")
     def _one_route_an_address(self) -> Self:
@@ -140,6 +160,20 @@ class RoutesDocument(Record):
         ]
         if twice := _repeated(addresses):
             raise ValueError(f"routes: {', '.join(twice)} has more than one route")
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_can_answer(self) -> Self:
+        known = {experiment.name: experiment for experiment in self.experiments}
+        for route in self.routes:
+            for name in route.experiments:
+                if name not in known:
+                    raise ValueError(f"routes: {route.name} names the experiment '{name}', which is not in experiments")
+                if labels := [arm for arm in known[name].arms if "@" not in arm]:
+                    raise ValueError(
+                        f"experiments: '{name}' divides route {route.name}, so its arms have to be versions like "
+                        f"{route.model}@1.2.0, not labels like '{labels[0]}'"
+                    )
         return self
 
 

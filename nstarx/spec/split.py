@@ -1,12 +1,15 @@
 """Splits: how a route divides its requests among versions."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from nstarx.spec.experiment import ExperimentSpec
 from nstarx.spec.key import KeySpec
 from nstarx.spec.record import Record
-from nstarx.spec.version import Ref
+from nstarx.spec.trial import Bound, Trial
+from nstarx.spec.version import Name, Ref
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
 Share = Annotated[float, Field(ge=0, le=100, strict=False)]
@@ -53,9 +56,12 @@ class SplitSpec(Record):
     """A stable version and a candidate."""
     blue_green: BlueGreenSpec | None = None
     """Two versions, one live."""
+    experiment: Name | None = None
+    """The experiment whose arms answer while it runs; its control answers everything before and after."""
     sticky: KeySpec | None = None
     """The same key gets the same version, and raising a share only adds keys to it. Requests without a key are
     counted out one by one."""
+    _bound: Bound | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -64,7 +70,22 @@ class SplitSpec(Record):
             raise ValueError(f"give exactly one of {', '.join(KINDS)}; given: {', '.join(given) or 'none'}")
         if self.weighted is not None and not sum(self.weighted.values()) > 0:
             raise ValueError("weighted: at least one weight must be above 0")
+        if self.experiment is not None and self.sticky is not None:
+            raise ValueError("sticky: an experiment has a key of its own, which keeps callers with their arms")
         return self
+
+    def bound(self, experiments: Mapping[str, ExperimentSpec], trials: Mapping[str, Trial]) -> Self:
+        """The same split, knowing what its experiment is and how it stands. Without that it has no versions."""
+        if self.experiment is None or self.experiment not in experiments:
+            return self
+        split = self.model_copy()
+        split._bound = Bound(experiments[self.experiment], trials.get(self.experiment))
+        return split
+
+    @property
+    def trial(self) -> Trial | None:
+        """The run of its experiment that assigns callers, if one does."""
+        return self._bound.running if self._bound else None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -74,6 +95,8 @@ class SplitSpec(Record):
         if self.blue_green:
             sides = {self.blue_green.blue: "blue", self.blue_green.green: "green"}
             return {ref: float(side == self.blue_green.live) for ref, side in sides.items()}
+        if self._bound:
+            return self._bound.weights
         weights = self.weighted or {}
         return {ref: weights[ref] for ref in sorted(weights, key=lambda ref: -weights[ref])}
 
@@ -85,19 +108,25 @@ class SplitSpec(Record):
         """
         if self.canary:
             return self.canary.stable
+        if self._bound:
+            return self._bound.experiment.control
         weights = self.weights
         return max(weights, key=lambda ref: weights[ref]) if len(weights) > 1 else None
 
     @property
-    def candidate(self) -> str | None:
-        """The version on trial, which the stable one rescues."""
-        return self.canary.candidate if self.canary else None
+    def candidates(self) -> tuple[str, ...]:
+        """The versions on trial, which the stable one rescues."""
+        if self.experiment:
+            return tuple(ref for ref in self.weights if ref != self.stable)
+        return (self.canary.candidate,) if self.canary else ()
 
     def role(self, ref: str) -> str:
         """The part that a version plays, as headers and metrics name it."""
         if self.canary:
             return "candidate" if ref == self.canary.candidate else "stable"
+        if self.experiment:
+            return "control" if ref == self.stable else "arm"
         return "primary"
 
 
-KINDS = ("weighted", "canary", "blue_green")
+KINDS = ("weighted", "canary", "blue_green", "experiment")

@@ -216,23 +216,34 @@ def test_a_bounded_metric_is_judged_on_its_own_scale() -> None:
         Moments(200, 200 + 4 * 60.0, 0.0),
         Moments(200, 200 + 4 * 90.0, 0.0),
     )  # fmt: skip
-    low, high = difference_limits(metric("binary"), *zeros_and_ones, ALPHA, adaptive=False)
-    assert difference_limits(metric("bounded", range=(1.0, 5.0)), *stars, ALPHA, adaptive=True) == pytest.approx(
-        (4 * low, 4 * high)
-    )
-    low, high = mean_limits(metric("binary"), zeros_and_ones[0], ALPHA)
-    assert mean_limits(metric("bounded", range=(1.0, 5.0)), stars[0], ALPHA) == pytest.approx(
-        (1 + 4 * low, 1 + 4 * high)
-    )
+    low, high = difference(metric("binary"), *zeros_and_ones)
+    assert difference(metric("bounded", range=(1.0, 5.0)), *stars, adaptive=True) == pytest.approx((4 * low, 4 * high))
+    [(low, high), _] = mean_limits(metric("binary"), zeros_and_ones, ALPHA)
+    [found, _] = mean_limits(metric("bounded", range=(1.0, 5.0)), stars, ALPHA)
+    assert found == pytest.approx((1 + 4 * low, 1 + 4 * high))
+
+
+def difference(of: MetricSpec, control: Moments, arm: Moments, adaptive: bool = False) -> tuple[float, float]:
+    [limits] = difference_limits(of, control, [arm], ALPHA, adaptive=adaptive)
+    return limits
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous"])
+def test_many_arms_at_once_are_judged_as_one_by_one(kind: Literal["binary", "continuous"]) -> None:
+    control = Moments(400, 100.0, 100.0)
+    arms = [Moments(400, 160.0, 160.0), Moments(), Moments(300, 50.0, 50.0)]
+    assert difference_limits(metric(kind), control, arms, ALPHA, adaptive=True) == [
+        pytest.approx(difference(metric(kind), control, arm, adaptive=True)) for arm in arms
+    ]
 
 
 def test_without_outcomes_a_bounded_metric_can_be_anything_it_may_be() -> None:
-    assert mean_limits(metric("bounded", range=(1.0, 5.0)), Moments(), ALPHA) == pytest.approx((1, 5))
-    assert difference_limits(metric("binary"), Moments(), Moments(), ALPHA, adaptive=False) == pytest.approx((-1, 1))
+    assert mean_limits(metric("bounded", range=(1.0, 5.0)), [Moments()], ALPHA) == [pytest.approx((1, 5))]
+    assert difference(metric("binary"), Moments(), Moments()) == pytest.approx((-1, 1))
 
 
 def test_weights_that_follow_outcomes_widen_a_continuous_interval() -> None:
     arms = Moments(1000, 0.0, 1000.0), Moments(1000, 100.0, 1000.0)
-    steady = difference_limits(metric("continuous"), *arms, ALPHA, adaptive=False)
-    moving = difference_limits(metric("continuous"), *arms, ALPHA, adaptive=True)
+    steady = difference(metric("continuous"), *arms)
+    moving = difference(metric("continuous"), *arms, adaptive=True)
     assert moving[0] < steady[0] < steady[1] < moving[1]
