@@ -2,7 +2,9 @@
 
 Exposures and outcomes may come in any order and more than once. Memory is bounded: of assignments, outcome events and
 outcomes that wait for their assignment, the `remembered` most recent are kept each. So an outcome repeated after that
-many others counts again, and one that comes after its assignment was forgotten is lost, and counted as such.
+many others counts again, and one that comes after its assignment was forgotten is lost, and counted as such. Callers
+who come back after they were forgotten are not counted again beside the shares that are due: as each falls to the same
+arm every time, a difference that is chance would grow to a mismatch.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self, TypeAlias
 
+from judging.callers import Callers
 from judging.moments import Moments
 from judging.ratio import Ratio
 from nstarx.spec.experiment import OutcomeRecord
@@ -31,9 +34,10 @@ class Recording(StrEnum):
     """Its assignment is not known yet; it counts when that comes."""
 
 
-def assignment_of(experiment: str, key: str) -> str:
+def assignment_of(experiment: str, key: str | bytes) -> str:
     """The assignment id of a caller's key: the same at every gateway, and it doesn't tell the key."""
-    return hashlib.blake2b(f"{experiment}\0{key}".encode(), digest_size=16).hexdigest()
+    encoded = key if isinstance(key, bytes) else key.encode()
+    return hashlib.blake2b(b"%b\0%b" % (experiment.encode(), encoded), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,13 @@ class Experiment:
     name: str
     started_s: float
     remembered: int = REMEMBERED
+    returning: bool = True
+    """Whether callers come back; False where every request is an assignment of its own."""
     arms: dict[str, Arm] = field(default_factory=dict)
     ratio: Ratio = field(default_factory=Ratio)
     lost: int = 0
     """Outcomes given up because their assignment never came."""
+    _counted: Callers = field(default_factory=Callers)
     _arm_of: OrderedDict[str, str] = field(default_factory=OrderedDict)
     _events: OrderedDict[Event, None] = field(default_factory=OrderedDict)
     _waiting: OrderedDict[Event, float] = field(default_factory=OrderedDict)
@@ -79,7 +86,9 @@ class Experiment:
         """Assignment id to arm, all assigned while `weights` were in force. An assignment keeps its first arm."""
         new = {assignment: arm for assignment, arm in exposures.items() if not self._is_known(assignment)}
         self._arm_of.update(new)
-        self.ratio = self.ratio.counted(Counter(new.values()), weights)
+        first = Counter(arm for assignment, arm in new.items() if not self.returning or self._counted.add(assignment))
+        if first:
+            self.ratio = self.ratio.counted(first, weights)
         for assignment, arm in new.items():
             for event in self._events_of.pop(assignment, ()):
                 self._count(arm, event[1], self._waiting.pop(event))
@@ -122,15 +131,22 @@ class Experiment:
             if not self._events_of[given_up[0]]:
                 del self._events_of[given_up[0]]
 
+    @property
+    def waiting(self) -> int:
+        """Outcomes whose assignment is not known yet."""
+        return len(self._waiting)
+
     def to_json(self) -> dict[str, Any]:
         """Everything, for a restart."""
         return {
             "name": self.name,
             "started_s": self.started_s,
             "remembered": self.remembered,
+            "returning": self.returning,
             "arms": {name: arm.to_json() for name, arm in self.arms.items()},
             "ratio": self.ratio.to_json(),
             "lost": self.lost,
+            "counted": self._counted.to_json(),
             "assignments": list(self._arm_of.items()),
             "events": list(self._events),
             "waiting": list(self._waiting.items()),
@@ -138,9 +154,11 @@ class Experiment:
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        restored = cls(document["name"], document["started_s"], document["remembered"], lost=document["lost"])
+        restored = cls(*(document[name] for name in ("name", "started_s", "remembered", "returning")))
+        restored.lost = document["lost"]
         restored.arms = {name: Arm.from_json(arm) for name, arm in document["arms"].items()}
         restored.ratio = Ratio.from_json(document["ratio"])
+        restored._counted = Callers.from_json(document["counted"])
         restored._arm_of.update((assignment, arm) for assignment, arm in document["assignments"])
         restored._events.update((_event(event), None) for event in document["events"])
         for event, value in document["waiting"]:

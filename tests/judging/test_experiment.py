@@ -4,7 +4,7 @@ import json
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judging.experiment import Arm, Experiment, Recording, assignment_of
@@ -115,6 +115,7 @@ def test_repetition_changes_nothing(outcomes: list[OutcomeRecord], data: st.Data
     assert once.ratio == twice.ratio
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.one_of(OUTCOMES, st.sampled_from(list(ARM_OF))), max_size=20), st.integers(1, 5))
 def test_everything_survives_a_restart(steps: list[Step], remembered: int) -> None:
     experiment = replayed(steps, remembered)
@@ -168,3 +169,13 @@ def test_callers_who_come_back_are_remembered() -> None:
         experiment.expose({caller: "a"}, HALVES)
     assert experiment.record(outcome("regular")) is Recording.COUNTED
     assert experiment.ratio.assigned["a"] == 4
+
+
+def test_callers_who_come_back_after_they_were_forgotten_do_not_break_the_split() -> None:
+    experiment = started(remembered=100)
+    arms = {f"u{number}": "a" if number % 100 < 55 else "b" for number in range(400)}
+    for _ in range(30):
+        for assignment, arm in arms.items():
+            experiment.expose({assignment: arm}, HALVES)
+    assert experiment.ratio.assigned == {"a": 220, "b": 180}
+    assert not experiment.ratio.verdict().alarm
