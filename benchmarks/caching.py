@@ -96,8 +96,7 @@ def configuration(folder: Path) -> Path:
     (repository / "iris" / "1.0.0").symlink_to(ROOT / "models" / "iris" / "1.0.0")
     _write_slow(repository / "slow" / "1.0.0")
     routes = [
-        {"model": gain.model, "split": {"weighted": {f"{gain.model}@1.0.0": 1}}, "cache": CACHE}
-        for gain in GAINS
+        {"model": gain.model, "split": {"weighted": {f"{gain.model}@1.0.0": 1}}, "cache": CACHE} for gain in GAINS
     ]
     document = {
         "repository": str(repository),

@@ -10,11 +10,14 @@ from typing import Any, Protocol, Self
 import orjson
 
 from cluster.events import Event, EventKind
+from cluster.experiments import ExperimentStatus, Exposed
 from cluster.records import ReplicaRecord, Snapshot
+from judging.experiment import Recording
 from judging.shadow_report import ShadowReport
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import NStarXError, Unavailable
+from nstarx.spec.experiment import OutcomeRecord
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record
 from nstarx.spec.route import RoutesDocument
@@ -93,13 +96,19 @@ class Coordination(Protocol):
     """
 
     async def join(
-        self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
+        self,
+        gateway: str,
+        held: Snapshot,
+        seed: RoutesSeed | None = None,
+        events: tuple[Event, ...] = (),
+        state_dir: str | None = None,
     ) -> Snapshot:
         """A gateway says hello with the snapshot it holds, at start and again after any call that failed.
 
         A coordinator younger than `held` takes it over, and the events with it, so routes outlive its death without
         storage. `seed` is taken unless it was the last one taken: a restarted gateway does not undo live changes, a
-        changed file does apply.
+        changed file does apply. `state_dir` is where what experiments have seen is kept, and found; a relative one is
+        below the user's private folder. The first that is named counts.
         """
 
     async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
@@ -186,6 +195,27 @@ class Coordination(Protocol):
         details: dict[str, Any] | None = None,
     ) -> None:
         """A gateway tells of something that it has done by itself."""
+
+    async def experiments(self) -> tuple[ExperimentStatus, ...]:
+        """Those that are configured, then those that were."""
+
+    async def experiment(self, name: str) -> ExperimentStatus:
+        """One of them. Raises ExperimentNotFound."""
+
+    async def start_experiment(self, name: str) -> ExperimentStatus:
+        """A new run, which knows nothing of a former one. Raises ExperimentNotFound, ExperimentConflict, and
+        LedgerUnwritable, as do the next three."""
+
+    async def stop_experiment(self, name: str) -> ExperimentStatus:
+        """It assigns nobody any more; outcomes may still come. Raises ExperimentNotFound, ExperimentConflict."""
+
+    async def hand_in(self, gateway: str, number: int, exposed: tuple[Exposed, ...]) -> None:
+        """A gateway's assignments, each batch with a higher number than the last. When this returns, they outlive the
+        coordinator; until then the gateway keeps them, and may hand them in again. Raises NotJoined."""
+
+    async def report_outcomes(self, experiment: str, outcomes: tuple[OutcomeRecord, ...]) -> tuple[Recording, ...]:
+        """What became of each, in order. When this returns, they outlive the coordinator; reporting them again changes
+        nothing. Raises InvalidOutcome, ExperimentNotFound or ExperimentConflict, and none counts."""
 
     async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
         """Merge a patch (RFC 7386: null removes) into one version's settings.

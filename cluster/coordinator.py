@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,14 +17,22 @@ from cluster import chronicle
 from cluster.coordination import Applied, Beat, Coordination, Member, NotJoined, RoutesSeed, digest
 from cluster.demotions import Change, Demotions
 from cluster.events import Event, EventKind, EventLog
+from cluster.experiments import ExperimentStatus, Exposed
+from cluster.ledger import Ledger, LedgerUnwritable
+from cluster.private import private_folder
 from cluster.records import PURGES, CachePurge, ReplicaRecord, Snapshot
 from cluster.shadows import Shadows, Verdict
+from cluster.trials import Told, Trials
+from judging.experiment import Recording
 from judging.shadow_report import ShadowReport
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
+from nstarx.spec.experiment import OutcomeRecord
 from nstarx.spec.model import ModelSpec
-from nstarx.spec.route import RoutesDocument
+from nstarx.spec.route import RoutesDocument, RouteSpec, bind
+
+log = logging.getLogger("nstarx.coordinator")
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Coordinator(Coordination):
         self._wall = wall
         self._demotions = Demotions()
         self._shadows = Shadows()
+        self._trials = Trials(lambda entry: self._ledger.append(entry))
+        self._ledger = Ledger(self._trials.to_json, self._trials.restore)
         self._events = EventLog(wall())
         self._snapshot = Snapshot(epoch=uuid4().hex)
         self._changed = asyncio.Event()
@@ -80,15 +92,22 @@ class Coordinator(Coordination):
         remembers the last one."""
 
     async def join(
-        self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
+        self,
+        gateway: str,
+        held: Snapshot,
+        seed: RoutesSeed | None = None,
+        events: tuple[Event, ...] = (),
+        state_dir: str | None = None,
     ) -> Snapshot:
+        if state_dir:
+            self._remember(state_dir)
         if gateway not in self._gateways:
             self._note(EventKind.GATEWAY_JOINED, f"gateway {gateway} has joined", gateway=gateway)
         self._gateways.setdefault(gateway, _Gateway(self._clock())).seen = self._clock()
         if held.epoch != self._snapshot.epoch and held.number > self._adopted.get(held.epoch, self._snapshot.number):
             self._adopt(held, events)
         if seed and seed.digest != self._snapshot.seed:
-            self._publish(routes=seed.document.routes, seed=seed.digest)
+            self._take_routes(seed.document, seed=seed.digest)
             self._note(EventKind.ROUTES_APPLIED, f"the routes of gateway {gateway}'s configuration are in force")
         return self._snapshot
 
@@ -146,7 +165,7 @@ class Coordinator(Coordination):
             suspect.deadline = min(suspect.deadline, self._clock() + self._patience.suspicion_s)
 
     async def routes(self) -> tuple[RoutesDocument, str]:
-        document = RoutesDocument(routes=self._snapshot.routes)
+        document = RoutesDocument(routes=self._snapshot.routes, experiments=self._snapshot.experiments)
         return document, _etag(document)
 
     async def apply_routes(
@@ -155,7 +174,9 @@ class Coordinator(Coordination):
         _, current = await self.routes()
         if if_match not in (None, "*", current):
             raise Conflict(str(if_match), current)
-        etag, warnings = _etag(document), (*self._unserved(document), *self._demotions.warnings(document.routes))
+        self._trials.check(document.experiments)
+        bound = document.bound(self._trials.shown())
+        etag, warnings = _etag(document), (*self._unserved(bound), *self._demotions.warnings(bound))
         if not dry_run:
             self._routes_applied = True
             if etag != current:
@@ -218,6 +239,38 @@ class Coordinator(Coordination):
         self._note(EventKind.SHADOW_RESET, sentence, route=route, version=version)
         return Applied(number=self._snapshot.number, etag=f'"{self._snapshot.number}"', changed=True)
 
+    async def experiments(self) -> tuple[ExperimentStatus, ...]:
+        return tuple(self._trials.statuses(self._wall()))
+
+    async def experiment(self, name: str) -> ExperimentStatus:
+        return self._trials.status(name, self._wall())
+
+    async def start_experiment(self, name: str) -> ExperimentStatus:
+        return await self._carry_through(name, self._trials.start)
+
+    async def stop_experiment(self, name: str) -> ExperimentStatus:
+        return await self._carry_through(name, self._trials.stop)
+
+    async def _carry_through(self, name: str, change: Callable[[str, float], Told]) -> ExperimentStatus:
+        """Change an experiment's life, show it, and keep it."""
+        if self._ledger.failed:
+            await self._ledger.commit()
+        self._tell_of([change(name, self._wall())])
+        await self._ledger.commit()
+        return self._trials.status(name, self._wall())
+
+    async def hand_in(self, gateway: str, number: int, exposed: tuple[Exposed, ...]) -> None:
+        self._hear(gateway)
+        self._trials.hand_in(gateway, number, exposed)
+        await self._ledger.commit()
+
+    async def report_outcomes(self, experiment: str, outcomes: tuple[OutcomeRecord, ...]) -> tuple[Recording, ...]:
+        if self._ledger.failed:
+            await self._ledger.commit()
+        recordings = self._trials.record(experiment, outcomes)
+        await self._ledger.commit()
+        return tuple(recordings)
+
     async def events(self, after: int, timeout_s: float = 0.0, limit: int = 1000) -> tuple[Event, ...]:
         return await self._events.wait(after, min(timeout_s, self._patience.silence_s / 2), limit)
 
@@ -242,6 +295,8 @@ class Coordinator(Coordination):
         self._carry_out(self._demotions.judge(self._wall()), None)
         for verdict in self._shadows.judge():
             self._tell_ready(verdict)
+        self._tell_of(self._trials.tick(self._wall()))
+        self._ledger.keep()
 
     def _tell_ready(self, ready: Verdict) -> None:
         """Once in a trial, also where a former life of the coordinator has told it."""
@@ -249,6 +304,31 @@ class Coordinator(Coordination):
         if not any(_is_about(event, EventKind.SHADOW_READY, about) for event in self._events.latest()):
             sentence = f"shadow {ready.version} of route '{ready.route}': {ready.report.sentence}"
             self._note(EventKind.SHADOW_READY, sentence, **about)
+
+    def close(self) -> None:
+        """Let go of the files, for another coordinator to take them."""
+        self._ledger.close()
+
+    def _remember(self, state_dir: str) -> None:
+        """Keep what experiments see in this folder, and take over what is there. Where that fails, gateways join all
+        the same: whoever changes an experiment is told."""
+        try:
+            self._ledger.settle(private_folder() / Path(state_dir))
+        except (LedgerUnwritable, PermissionError) as error:
+            log.error("%s", error, extra={"action": "state_unreadable"})
+
+    def _tell_of(self, told: Iterable[Told]) -> None:
+        """What has become of experiments: told, and shown to gateways where it concerns them."""
+        for kind, sentence, details in told:
+            self._note(kind, sentence, details=details)
+        if self._trials.shown() != self._snapshot.trials:
+            self._publish(trials=self._trials.shown())
+
+    def _take_routes(self, document: RoutesDocument, **parts: Any) -> None:
+        """Routes and experiments that are in force from now on."""
+        told = self._trials.follow(document.experiments, document.routes, self._wall())
+        self._publish(routes=document.routes, experiments=document.experiments, trials=self._trials.shown(), **parts)
+        self._tell_of(told)
 
     def _forget(self, gateway: str, why: str) -> None:
         self._demotions.left(gateway)
@@ -271,9 +351,9 @@ class Coordinator(Coordination):
 
     def _change_routes(self, document: RoutesDocument) -> None:
         before = {route.name: route for route in self._snapshot.routes}
-        self._publish(routes=document.routes)
+        self._take_routes(document)
         self._note(EventKind.ROUTES_APPLIED, f"routes of snapshot {self._snapshot.number} are in force")
-        for route in document.routes:
+        for route in self._snapshot.routes:
             for kind, sentence, details in chronicle.differences(before.get(route.name), route):
                 self._note(kind, sentence, route=route.name, details=details)
 
@@ -299,7 +379,10 @@ class Coordinator(Coordination):
                 await self._changed.wait()
 
     def _publish(self, **parts: Any) -> None:
-        if "routes" in parts:
+        if parts.keys() & {"routes", "experiments", "trials"}:
+            held = self._snapshot
+            routes, experiments = parts.get("routes", held.routes), parts.get("experiments", held.experiments)
+            parts["routes"] = bind(routes, experiments, parts.get("trials", held.trials))
             self._demotions.follow(parts["routes"], self._wall())
             parts["standings"] = self._demotions.shown()
         if "routes" in parts or "shadow_resets" in parts:
@@ -317,12 +400,14 @@ class Coordinator(Coordination):
         self._events.adopt(events)
         self._note(EventKind.COORDINATOR_RESTARTED, f"the coordinator goes on from snapshot {held.number}")
         self._demotions.adopt(held.standings)
+        self._trials.adopt(held.trials)
         for record in held.replicas:
             self._replicas.setdefault(record.replica, _Replica(record, self._clock() + self._patience.grace_s))
         applied = {ref: settings for ref, settings in own.settings.items() if ref in self._settings_applied}
-        self._publish(
+        applied_to = own if self._routes_applied else held
+        self._take_routes(
+            RoutesDocument(routes=applied_to.routes, experiments=applied_to.experiments),
             number=max(held.number, own.number),
-            routes=own.routes if self._routes_applied else held.routes,
             seed=held.seed,
             demotions=chronicle.merged(held.demotions, own.demotions),
             purges=(*held.purges, *self._purges_again(max(held.number, own.number) + 1))[-PURGES:],
@@ -362,17 +447,17 @@ class Coordinator(Coordination):
         name, _, version = ref.partition("@")
         raise VersionNotFound(name, version, (s.version for s in self._snapshot.models.values() if s.name == name))
 
-    def _unserved(self, document: RoutesDocument) -> tuple[str, ...]:
+    def _unserved(self, routes: Iterable[RouteSpec]) -> tuple[str, ...]:
         """Sentences about versions without a replica: no error, because a rollout may send its routes ahead."""
         named = [
             f"route '{route.model}' names {ref}, which has no live replica; it answers once one registers"
-            for route in document.routes
+            for route in routes
             for ref in route.versions
             if ref not in self._snapshot.models
         ]
         copied = [
             f"route '{route.model}' shadows {shadow.version}, which has no live replica yet"
-            for route in document.routes
+            for route in routes
             for shadow in route.shadows
             if shadow.version not in self._snapshot.models
         ]

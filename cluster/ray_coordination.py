@@ -1,6 +1,7 @@
 """Coordination through a detached Ray actor, which Ray restarts when it dies and gateways then fill again."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -12,13 +13,18 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.coordination import Applied, Beat, Coordination, CoordinatorUnavailable, Member, RoutesSeed
 from cluster.coordinator import Coordinator
 from cluster.events import Event, EventKind
+from cluster.experiments import ExperimentStatus, Exposed
 from cluster.records import ReplicaRecord, Snapshot
+from judging.experiment import Recording
 from judging.shadow_report import ShadowReport
 from judging.standing import Standing
 from judging.verdict import Evidence
 from nstarx.errors import NStarXError
+from nstarx.spec.experiment import OutcomeRecord
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.route import RoutesDocument
+
+log = logging.getLogger("nstarx.coordinator")
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -69,7 +75,10 @@ class CoordinatorActor:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._coordinator.tick(time.monotonic())
+            try:
+                self._coordinator.tick(time.monotonic())
+            except Exception:
+                log.exception("a tick failed", extra={"action": "tick_failed"})
 
 
 def find_or_create(name: str = NAME) -> Handle:
@@ -99,9 +108,14 @@ class RayCoordination(Coordination):
         self._actor: Handle | None = None
 
     async def join(
-        self, gateway: str, held: Snapshot, seed: RoutesSeed | None = None, events: tuple[Event, ...] = ()
+        self,
+        gateway: str,
+        held: Snapshot,
+        seed: RoutesSeed | None = None,
+        events: tuple[Event, ...] = (),
+        state_dir: str | None = None,
     ) -> Snapshot:
-        return await self._call(Coordinator.join, gateway, held, seed, events)
+        return await self._call(Coordinator.join, gateway, held, seed, events, state_dir)
 
     async def watch(self, gateway: str, number: int, timeout_s: float) -> Snapshot | None:
         return await self._call(Coordinator.watch, gateway, number, timeout_s)
@@ -174,6 +188,24 @@ class RayCoordination(Coordination):
         details: dict[str, Any] | None = None,
     ) -> None:
         await self._call(Coordinator.tell, gateway, kind, sentence, route, version, details)
+
+    async def experiments(self) -> tuple[ExperimentStatus, ...]:
+        return await self._call(Coordinator.experiments)
+
+    async def experiment(self, name: str) -> ExperimentStatus:
+        return await self._call(Coordinator.experiment, name)
+
+    async def start_experiment(self, name: str) -> ExperimentStatus:
+        return await self._call(Coordinator.start_experiment, name)
+
+    async def stop_experiment(self, name: str) -> ExperimentStatus:
+        return await self._call(Coordinator.stop_experiment, name)
+
+    async def hand_in(self, gateway: str, number: int, exposed: tuple[Exposed, ...]) -> None:
+        await self._call(Coordinator.hand_in, gateway, number, exposed)
+
+    async def report_outcomes(self, experiment: str, outcomes: tuple[OutcomeRecord, ...]) -> tuple[Recording, ...]:
+        return await self._call(Coordinator.report_outcomes, experiment, outcomes)
 
     async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
         return await self._call(Coordinator.apply_settings, ref, settings)

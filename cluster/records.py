@@ -6,9 +6,11 @@ from pydantic import Field
 
 from judging.standing import Standing
 from judging.verdict import Evidence
+from nstarx.spec.experiment import ExperimentSpec
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.record import Record
 from nstarx.spec.route import RouteSpec
+from nstarx.spec.trial import Trial
 
 PURGES = 100
 """Purges of caches that a snapshot tells; a gateway that has missed more drops everything."""
@@ -67,6 +69,11 @@ class Snapshot(Record):
     epoch: str = ""
     """The life of the coordinator that made it."""
     routes: tuple[RouteSpec, ...] = ()
+    """They know the experiments that they name, and how these stand."""
+    experiments: tuple[ExperimentSpec, ...] = ()
+    """As configured."""
+    trials: dict[str, Trial] = {}
+    """By experiment, its latest run."""
     models: dict[str, ModelSpec] = {}
     """Specification of every version with a replica, by `model@version`."""
     replicas: tuple[ReplicaRecord, ...] = ()

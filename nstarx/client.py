@@ -92,6 +92,12 @@ class Inference(Client):
         response = self.ask("POST", f"{_path(model, version)}/infer", json=request)
         return _document(response), response.headers.get("x-nstarx-version", "")
 
+    def report_outcomes(self, experiment: str, outcomes: list[dict[str, Any]]) -> list[str]:
+        """Report outcomes of an experiment, 1000 at most (`nstarx.spec.experiment.OutcomeRecord`); what became of each:
+        `counted`, `duplicate` or `waiting`. Reporting them again changes nothing."""
+        path = f"/v2/experiments/{quote(experiment, safe='')}/outcomes"
+        return list(_document(self.ask("POST", path, json=outcomes))["outcomes"])
+
 
 class Admin(Client):
     """The administration port."""
@@ -171,6 +177,22 @@ class Admin(Client):
                 yield response.iter_lines()
         except httpx.HTTPError as error:
             raise self._away(error) from None
+
+    def experiments(self) -> list[dict[str, Any]]:
+        """Every experiment, how it stands and what it says."""
+        return list(_document(self.ask("GET", "/experiments"))["experiments"])
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        return _document(self.ask("GET", f"/experiments/{quote(name, safe='')}"))
+
+    def start_experiment(self, name: str) -> dict[str, Any]:
+        """A new run, which knows nothing of a former one; how it stands then."""
+        return _document(self.ask("POST", f"/experiments/{quote(name, safe='')}/start"))
+
+    def stop_experiment(self, name: str) -> dict[str, Any]:
+        """It assigns nobody any more; how it stands then."""
+        return _document(self.ask("POST", f"/experiments/{quote(name, safe='')}/stop"))
 
     def apply_settings(self, ref: str, settings: dict[str, Any]) -> dict[str, Any]:
         """Change live settings of a version by a merge patch."""

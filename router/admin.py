@@ -47,6 +47,10 @@ class Administration:
             Route("/cache/purge", self.purge_caches, methods=["POST"]),
             *ShadowEndpoints(self._gateway).routes(),
             Route("/routes/explain", self.explain, methods=["POST"]),
+            Route("/experiments", self.experiments),
+            Route("/experiments/{name}", self.experiment),
+            Route("/experiments/{name}/start", self.start_experiment, methods=["POST"]),
+            Route("/experiments/{name}/stop", self.stop_experiment, methods=["POST"]),
             Route("/versions/{ref}/settings", self.apply_settings, methods=["PATCH"]),
             Route("/demotions", self.demotions),
             Route("/demotions/{id:int}", self.demotion),
@@ -138,6 +142,25 @@ class Administration:
         with contextlib.suppress(NStarXError):
             return await self._gateway.coordination.snapshot()
         return self._gateway.table.snapshot
+
+    async def experiments(self, request: Request) -> Response:
+        """Every experiment, how it stands and what it says."""
+        found = await self._gateway.coordination.experiments()
+        return JSON({"experiments": [status.model_dump(mode="json") for status in found]})
+
+    async def experiment(self, request: Request) -> Response:
+        status = await self._gateway.coordination.experiment(request.path_params["name"])
+        return JSON(status.model_dump(mode="json"))
+
+    async def start_experiment(self, request: Request) -> Response:
+        """A new run; what a former one has seen is forgotten."""
+        status = await self._gateway.coordination.start_experiment(request.path_params["name"])
+        return JSON(status.model_dump(mode="json"))
+
+    async def stop_experiment(self, request: Request) -> Response:
+        """It assigns nobody any more; outcomes may still come."""
+        status = await self._gateway.coordination.stop_experiment(request.path_params["name"])
+        return JSON(status.model_dump(mode="json"))
 
     async def apply_settings(self, request: Request) -> Response:
         """Change live settings of a version by a merge patch; null removes one. What its model refuses is undone."""

@@ -18,6 +18,7 @@ from nstarx.errors import (
 )
 from nstarx.metadata import model_config, model_metadata
 from nstarx.repository import Repository
+from nstarx.spec.experiment import OutcomeRecord
 from nstarx.spec.model import ModelSpec
 from nstarx.spec.version import VersionRef
 from router.explaining import Explanation, Question, explained
@@ -117,6 +118,13 @@ class DataPlane:
             return [address.version]
         refs = sorted(VersionRef.parse(arm.ref) for arm in self.target(address).arms)
         return [ref.version for ref in refs]
+
+    # Experiments
+
+    async def report_outcomes(self, experiment: str, outcomes: tuple[OutcomeRecord, ...]) -> list[str]:
+        """What became of each outcome, in order. Raises InvalidOutcome, ExperimentNotFound, ExperimentConflict,
+        LedgerUnwritable; none counts then."""
+        return [recording.value for recording in await self._gateway.report_outcomes(experiment, outcomes)]
 
     # Statistics
 

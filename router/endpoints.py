@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from nstarx.errors import InvalidRequest, NotFound, Unsupported
 from router.dataplane import DataPlane
+from router.outcomes import read_outcomes
 from router.prefixed import Prefixed
 from router.rendering import HANDLERS, JSON, read_object
 from router.table import Address
@@ -35,6 +36,7 @@ class V2:
             *self._model("/ready", self.model_ready),
             *self._model("/config", self.config),
             *self._model("/stats", self.statistics),
+            Route("/v2/experiments/{name}/outcomes", self.outcomes, methods=["POST"]),
             Route("/v2/repository/index", self.index, methods=["POST"]),
             Route("/v2/repository/models/{name}/load", self.load, methods=["POST"]),
             Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
@@ -78,6 +80,10 @@ class V2:
 
     async def infer(self, request: Request) -> Response:
         raise self._plane.why_not(_address(request))
+
+    async def outcomes(self, request: Request) -> Response:
+        recordings = await self._plane.report_outcomes(request.path_params["name"], await read_outcomes(request))
+        return JSON({"outcomes": recordings})
 
     async def index(self, request: Request) -> Response:
         _only_at_the_root(request)

@@ -19,13 +19,16 @@ from cluster.coordination import Coordination, RoutesSeed
 from cluster.demotions import Standings
 from cluster.events import EventKind, EventLog
 from cluster.records import Snapshot
+from judging.experiment import Recording
 from judging.standing import Standing, starts_anew
 from judging.verdict import Demote
 from judging.watched import refusal
 from nstarx.errors import LaneError, NStarXError
+from nstarx.spec.experiment import OutcomeRecord
 from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.route import RoutesDocument, RouteSpec
 from router.deadlines import expire_overdue
+from router.exposures import Exposures
 from router.heads import Heads
 from router.identity import Identity
 from router.keeper import Keeper
@@ -48,6 +51,8 @@ REPORT_SHARE = 0.02
 """Part of its time that a gateway of many routes spends on making such reports, at the most."""
 EXHAUSTED_S = 60.0
 """Between two events about one route's budget for rescues."""
+HAND_IN_S = 1.0
+"""Between two batches of assignments for the coordinator."""
 REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
 PREPARE_S = 5.0
@@ -76,7 +81,10 @@ class Gateway:
         self.draining = False
         self.joined = False
         self.shadowing = Shadowing()
-        self.compiler = Compiler(self._condemn, self._report_soon, self.shadowing, self._exhausted)
+        self.exposures = Exposures()
+        self.outcomes: dict[str, dict[str, int]] = {}
+        """Experiment to what became of the outcomes reported here, to their number."""
+        self.compiler = Compiler(self._condemn, self._report_soon, self.shadowing, self._exhausted, self.exposures)
         self.table = Table(Snapshot(), {})
         self.targets: dict[bytes, Target | Addressed] = {}
         self.heads = Heads()
@@ -89,6 +97,7 @@ class Gateway:
         """Routes and versions that this gateway has found guilty, and that the coordinator has yet to decide about."""
         self.events = EventLog(0.0)
         """The latest events of the cluster."""
+        self._handing_in = asyncio.Lock()
         self._soon: asyncio.TimerHandle | None = None
         """A report that is due before the next second."""
         self._soon_s = REPORT_SOON_S
@@ -144,7 +153,7 @@ class Gateway:
         while True:
             try:
                 held = self.table.snapshot
-                self.apply(await self.coordination.join(self.id, held, self._seed, self.events.latest()))
+                self.apply(await self._join(held))
                 self.shadowing.forget_told()
                 self.joined = True
                 while True:
@@ -157,6 +166,11 @@ class Gateway:
                 log.exception("a snapshot could not be taken", extra={"action": "snapshot_failed"})
             await asyncio.sleep(REJOIN_S)
 
+    async def _join(self, held: Snapshot) -> Snapshot:
+        # The administration port tells clusters of one machine apart.
+        state_dir = self.spec.state_dir or f"state-{self.spec.admin_port}"
+        return await self.coordination.join(self.id, held, self._seed, self.events.latest(), state_dir)
+
     async def _report_loss(self, replica: str) -> None:
         with contextlib.suppress(NStarXError):
             await self.coordination.report_loss(replica)
@@ -164,8 +178,27 @@ class Gateway:
     async def _leave(self) -> None:
         """Say goodbye, if the coordinator is there to hear it."""
         with contextlib.suppress(NStarXError, TimeoutError):
+            await asyncio.wait_for(self._hand_in(), LEAVE_S)
             await asyncio.wait_for(self._report_all(), LEAVE_S)
             await asyncio.wait_for(self.coordination.leave_gateway(self.id), LEAVE_S)
+
+    # Experiments
+
+    async def report_outcomes(self, experiment: str, outcomes: tuple[OutcomeRecord, ...]) -> tuple[Recording, ...]:
+        """What became of each outcome. Raises what `Coordination.report_outcomes` does."""
+        recordings = await self.coordination.report_outcomes(experiment, outcomes)
+        counts = self.outcomes.setdefault(experiment, {})
+        for recording in recordings:
+            counts[recording.value] = counts.get(recording.value, 0) + 1
+        return recordings
+
+    async def _hand_in(self) -> None:
+        """Give the coordinator the assignments made here; what it does not confirm is handed in again."""
+        async with self._handing_in:
+            with contextlib.suppress(NStarXError):
+                while batch := self.exposures.oldest():
+                    await self.coordination.hand_in(self.id, batch.number, batch.exposed)
+                    self.exposures.acknowledged(batch)
 
     # Demotion
 
@@ -281,6 +314,16 @@ class Gateway:
             "shadows": self.shadowing.counts(),
             "rescues": {route: budget.overflow for route, (_, budget) in self.compiler.rescues.items()},
             "rules": {route: dict(counts) for route, counts in self.compiler.decisions.items()},
+            "experiments": self._experiments(),
+        }
+
+    def _experiments(self) -> dict[str, Any]:
+        """What has been counted of experiments: requests by arm, outcomes by what became of them."""
+        exposures = self.exposures
+        return {
+            "requests": {name: dict(arms) for name, arms in exposures.requests.items()},
+            "dropped": exposures.dropped,
+            "outcomes": {name: dict(counts) for name, counts in self.outcomes.items()},
         }
 
     async def readings(self) -> dict[str, dict[str, Any]]:
@@ -328,6 +371,7 @@ class Gateway:
         self._every(0.02, lambda: self._expire(time.perf_counter_ns()))
         self._every(PRESSURE_S, lambda: self.shadowing.pressure.look(time.perf_counter_ns(), time.thread_time_ns()))
         self._spawn(self._repeat_report())
+        self._spawn(self._repeat_hand_in())
         self._spawn(self._administrate(admin))
 
     async def _prepared(self) -> None:
@@ -411,6 +455,14 @@ class Gateway:
         while True:
             await asyncio.sleep(1.0)
             await self._report_all()
+
+    async def _repeat_hand_in(self) -> None:
+        while True:
+            await asyncio.sleep(HAND_IN_S)
+            try:
+                await self._hand_in()
+            except Exception:
+                log.exception("assignments could not be handed in", extra={"action": "hand_in_failed"})
 
 
 def _date_line() -> bytes:

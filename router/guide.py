@@ -5,18 +5,18 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, NamedTuple
 
 from nstarx.spec.split import SplitSpec
+from nstarx.spec.trial import Trial
 from router.arm import Arm
+from router.assignment import compile_assignment
 from router.cohort import compile_cohort
+from router.exposures import Assignment, Exposures
 from router.facts import Facts
 from router.matching import Test
 from router.split import turns
-from router.sticky import issue, key_of
+from router.sticky import COOKIE_BYTES, issue, key_of
 
 if TYPE_CHECKING:
     from router.journey import Journey
-
-COOKIE_BYTES = 16
-"""Random bytes in a cookie that the gateway issues: enough to tell all clients apart."""
 
 
 class Decision(NamedTuple):
@@ -29,6 +29,8 @@ class Decision(NamedTuple):
     """What the request was assigned by; None when it was counted out."""
     cookie: bytes = b""
     """A header line that makes the client bring its key next time."""
+    assignment: Assignment | None = None
+    """The request's part in an experiment, if it takes part in one."""
 
 
 class Chooser:
@@ -64,6 +66,36 @@ class Chooser:
         return self._assigned(key) if key is not None and self._assigned else None
 
 
+class TrialChooser(Chooser):
+    """Picks an arm of an experiment that runs, by its own key."""
+
+    __slots__ = ("_part",)
+
+    def __init__(self, trial: Trial, split: SplitSpec, arms: Sequence[Arm], rule: str | None, seed: int) -> None:
+        super().__init__(split, arms, trial.salt, rule, seed)
+        key = trial.experiment.key
+        if key is not None:
+            self._find, self._cookie = key_of(key), key.cookie
+        self._part = compile_assignment(trial, arms, seed)
+
+    def __call__(self, facts: Facts) -> Decision:
+        arm, assignment, key, line = self._part(facts)
+        return Decision(arm, self._rule, key, line, assignment)
+
+    def assigned(self, facts: Facts) -> Arm | None:
+        """Those without a key have the control, unless they are given one as a cookie, or the experiment has none."""
+        if self._find is None or (self._cookie is not None and self._find(facts) is None):
+            return None
+        return self._part(facts)[0]
+
+
+def chooser(split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> Chooser:
+    """What picks an arm of a split."""
+    if split.trial:
+        return TrialChooser(split.trial, split, arms, rule, seed)
+    return Chooser(split, arms, salt, rule, seed)
+
+
 def take_turn(journey: "Journey") -> bool:
     """The stage that chooses a version where the request has no say."""
     if journey.target is not None:
@@ -74,13 +106,20 @@ def take_turn(journey: "Journey") -> bool:
 class Guide:
     """A route's rules in order, and what decides where none matches."""
 
-    __slots__ = ("counts", "default", "rules")
+    __slots__ = ("_exposures", "counts", "default", "rules")
 
-    def __init__(self, rules: Sequence[tuple[str, Test, Chooser]], default: Chooser, counts: dict[str, int]) -> None:
-        """`counts` is where decisions by rules are counted."""
+    def __init__(
+        self,
+        rules: Sequence[tuple[str, Test, Chooser]],
+        default: Chooser,
+        counts: dict[str, int],
+        exposures: Exposures,
+    ) -> None:
+        """`counts` is where decisions by rules are counted, `exposures` where parts in experiments are."""
         self.rules = rules
         self.default = default
         self.counts = counts
+        self._exposures = exposures
 
     def __call__(self, journey: "Journey") -> bool:
         """The stage that chooses a version."""
@@ -90,6 +129,9 @@ class Guide:
         if decision.rule is not None:
             self.counts[decision.rule] = self.counts.get(decision.rule, 0) + 1
             journey.marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()
+        if decision.assignment is not None:
+            self._exposures.add(decision.assignment)
+            journey.marks += decision.assignment.lines
         journey.take(decision.arm)
         return True
 

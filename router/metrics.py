@@ -40,6 +40,9 @@ SENTENCES = {
     "nstarx_shadow_dropped": "Requests chosen to be copied to a shadow and not sent, by reason.",
     "nstarx_snapshot_number": "Number of the snapshot of routes and replicas that a gateway holds.",
     "nstarx_gateway_start_time_seconds": "When a gateway started, in seconds since 1970.",
+    "nstarx_experiment_requests": "Requests that took part in an experiment, by arm.",
+    "nstarx_experiment_outcomes": "Outcomes reported for an experiment, by what became of them.",
+    "nstarx_experiment_assignments_dropped": "Assignments not kept, because too many waited for the coordinator.",
     "nstarx_version_replicas": "Replicas of a version that are registered.",
     "nstarx_replica_requests": "Requests that a replica has dealt with, by outcome.",
     "nstarx_queue_wait_seconds": "Time that requests waited in a replica for their run.",
@@ -79,6 +82,7 @@ def exposition(
                 *_of_events(events),
                 *_of_caches(readings),
                 *_of_shadows(readings),
+                *_of_experiments(readings),
                 *_of_replicas(counters),
                 *_of_versions(replicas),
             ]
@@ -197,6 +201,20 @@ def _of_shadows(readings: Readings) -> Iterator[Metric]:
             for reason, count in shadow["drops"].items():
                 dropped.add_metric([*values, reason], count)
     yield from (pairs, mismatches, dropped)
+
+
+def _of_experiments(readings: Readings) -> Iterator[Metric]:
+    requests = _counter("nstarx_experiment_requests", ("gateway", "experiment", "arm"))
+    outcomes = _counter("nstarx_experiment_outcomes", ("gateway", "experiment", "recording"))
+    dropped = _counter("nstarx_experiment_assignments_dropped", ("gateway",))
+    for gateway, reading in readings.items():
+        counted = reading["experiments"]
+        for metric, counts in ((requests, counted["requests"]), (outcomes, counted["outcomes"])):
+            for experiment, parts in counts.items():
+                for part, count in parts.items():
+                    metric.add_metric([gateway, experiment, part], count)
+        dropped.add_metric([gateway], counted["dropped"])
+    yield from (requests, outcomes, dropped)
 
 
 def _of_replicas(counters: Counters) -> Iterator[Metric]:

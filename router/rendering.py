@@ -69,15 +69,20 @@ HANDLERS: Mapping[Any, Any] = {
 
 async def read_object(request: Request, default: bytes | None = None) -> dict[str, Any]:
     """A request's body as a JSON object, `default` for an empty one. Raises InvalidRequest, PayloadTooLarge."""
+    document = await read_document(request, default)
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return document
+
+
+async def read_document(request: Request, default: bytes | None = None) -> Any:
+    """A request's body as JSON, `default` for an empty one. Raises InvalidRequest, PayloadTooLarge."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > BODY_LIMIT:
             raise PayloadTooLarge(BODY_LIMIT)
     try:
-        document = orjson.loads(body or default or b"")
+        return orjson.loads(body or default or b"")
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return document

@@ -15,14 +15,16 @@ SHOWN = {"state", "since", "until", "percent", "demotions", "reason"}
 
 
 def effective(split: SplitSpec, shares: Shares) -> dict[str, float]:
-    """Version to weight. What a candidate loses goes to the stable version; else all others gain in proportion.
+    """Version to weight. What a canary's candidate loses goes to the stable version; else all others gain in
+    proportion, which of an experiment's callers moves those of the arm in question alone.
 
     No weight is above 0 where demotions leave nobody.
     """
     configured = split.weights
     weights = {ref: weight * shares.get(ref, 1.0) for ref, weight in configured.items()}
-    if split.candidate and split.stable:
-        weights[split.stable] += configured[split.candidate] - weights[split.candidate]
+    if split.canary:
+        stable, candidate = split.canary.stable, split.canary.candidate
+        weights[stable] += configured[candidate] - weights[candidate]
     return weights
 
 

@@ -9,6 +9,9 @@ from nstarx.spec.key import CookieSpec, KeySpec
 from router.claims import claim_text, find_claim
 from router.facts import Facts
 
+COOKIE_BYTES = 16
+"""Random bytes in a cookie that the gateway issues: enough to tell all clients apart."""
+
 
 def key_of(spec: KeySpec) -> Callable[[Facts], bytes | None]:
     """What takes the key from a request: None where it is missing or empty, since all such requests would be one user.

@@ -16,8 +16,9 @@ from nstarx.spec.version import VersionRef
 from router.arm import Arm
 from router.budget import CallBudget, RetryBudget
 from router.caching import ROLE, Caching, selecting
+from router.exposures import Exposures
 from router.fuse import Fuse, OnVerdict
-from router.guide import Chooser, Guide, take_turn
+from router.guide import Chooser, Guide, chooser, take_turn
 from router.lanes import Backend
 from router.matching import compile_match
 from router.shadowing import Shadowing
@@ -145,6 +146,7 @@ class Compiler:
         on_failure: Callable[[], None] = lambda: None,
         shadowing: Shadowing | None = None,
         on_spent: Callable[[str], None] = lambda route: None,
+        exposures: Exposures | None = None,
     ) -> None:
         """`on_spent` is told of routes whose budget for rescues is spent."""
         self.shadowing = shadowing or Shadowing()
@@ -162,6 +164,7 @@ class Compiler:
         """Route to the cache of its answers."""
         self._closing: list[Caching] = []
         """Caches that routes have no more, and in which somebody waits."""
+        self._exposures = exposures or Exposures()
         self._made: dict[Place, Target] = {}
 
     def compile(self, snapshot: Snapshot, blown: Iterable[tuple[str, str]] = ()) -> Table:
@@ -213,7 +216,7 @@ class Compiler:
 
     def _stages(self, route: RouteSpec, guide: Guide, cache: Caching | None) -> "tuple[Stage, ...]":
         """The order in which things happen to a request; nothing but turns needs none of it."""
-        chosen = route.rules or route.split.sticky
+        chosen = route.rules or route.split.sticky or route.split.trial
         if not (chosen or cache or route.shadows):
             return ()
         choose: Stage = guide if chosen else take_turn
@@ -227,7 +230,7 @@ class Compiler:
             if rule.enabled and plan.role is None
         ]
         counts = self.decisions.setdefault(route.name, {}) if rules else {}
-        return Guide(rules, self._chooser(plan, route.split, route.name), counts)
+        return Guide(rules, self._chooser(plan, route.split, route.name), counts, self._exposures)
 
     def _ruled(self, plan: "_Plan", rule: RuleSpec) -> Chooser:
         """What answers a rule's requests: its own split, or the route's where demotions leave nobody of it."""
@@ -236,7 +239,7 @@ class Compiler:
         return self._chooser(plan, plan.route.split, plan.route.name, rule.name)
 
     def _chooser(self, plan: "_Plan", split: SplitSpec, salt: str, rule: str | None = None) -> Chooser:
-        return Chooser(split, self._arms(plan, split), salt, rule, _seed(salt))
+        return chooser(split, self._arms(plan, split), salt, rule, _seed(salt))
 
     def _arms(self, plan: "_Plan", split: SplitSpec) -> tuple[Arm, ...]:
         """A split's arms. Where demotions leave nobody, they are ignored: something has to answer."""

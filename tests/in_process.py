@@ -8,12 +8,14 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from cluster.applications import InMemoryApplications
 from cluster.coordinator import Coordinator
 from cluster.thread import LoopThread
 from nstarx.repository import Repository
+from nstarx.spec.experiment import ExperimentSpec
 from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.route import RoutesDocument, RouteSpec
 from nstarx.spec.version import VersionRef
@@ -39,9 +41,12 @@ def free_port() -> int:
 class DataPlaneInProcess:
     """One coordinator, gateways and replicas, each started and stopped by a test."""
 
-    def __init__(self, repository: Path = MODELS) -> None:
+    def __init__(self, repository: Path = MODELS, state_dir: Path | None = None) -> None:
         self.thread = LoopThread("data-plane")
         self.coordinator = Coordinator()
+        self._state = TemporaryDirectory()
+        self.state_dir = str(state_dir or Path(self._state.name) / "state")
+        """Where the coordinator keeps what experiments have seen."""
         self.repository = Repository(repository)
         self.applications = InMemoryApplications()
         self.replicas: list[Replica] = []
@@ -58,13 +63,14 @@ class DataPlaneInProcess:
         self.replicas.append(replica)
         return replica
 
-    def gateway(self, routes: tuple[RouteSpec, ...] = (), **spec: Any) -> Gateway:
+    def gateway(
+        self, routes: tuple[RouteSpec, ...] = (), experiments: tuple[ExperimentSpec, ...] = (), **spec: Any
+    ) -> Gateway:
         """Start a gateway on free ports; it has the coordinator's snapshot and its lanes when this returns."""
         ports = {"port": free_port(), "admin_port": free_port()}
-        settings = GatewaySpec(**{**ports, "drain_s": 2.0, **spec})
-        gateway = Gateway(
-            f"gateway-{len(self.gateways)}", NODE, settings, self.coordinator, RoutesDocument(routes=routes)
-        )
+        settings = GatewaySpec(**{**ports, "drain_s": 2.0, "state_dir": self.state_dir, **spec})
+        document = RoutesDocument(routes=routes, experiments=experiments)
+        gateway = Gateway(f"gateway-{len(self.gateways)}", NODE, settings, self.coordinator, document)
         plane = DataPlane(gateway, self.repository, self.applications)
         public = public_app(plane, settings.model_control == "explicit")
         self.call(gateway.start(public, admin_app(gateway, plane)))
@@ -76,6 +82,14 @@ class DataPlaneInProcess:
         """Wait until a gateway holds the newest snapshot and a lane to each of its replicas."""
         self.until(lambda: gateway.table.snapshot.number == self.coordinator_number())
         self.until(lambda: len(gateway.lanes()) == len(gateway.table.snapshot.replicas))
+
+    def tick(self) -> None:
+        """Let the coordinator judge what it has heard, as it does twice a second."""
+
+        async def once() -> None:
+            self.coordinator.tick(time.monotonic())
+
+        self.call(once())
 
     def coordinator_number(self) -> int:
         return self.call(self.coordinator.snapshot()).number
@@ -94,6 +108,8 @@ class DataPlaneInProcess:
             with contextlib.suppress(Exception):
                 self.call(part.stop())
         self.thread.stop()
+        self.coordinator.close()
+        self._state.cleanup()
 
 
 @contextlib.contextmanager

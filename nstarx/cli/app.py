@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from nstarx.cli import cache, infer, routes, shadow, status, versions
+from nstarx.cli import cache, experiments, infer, routes, shadow, status, versions
 from nstarx.cli.output import print_error
 from nstarx.errors import NStarXError
 
@@ -15,6 +15,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 status.register(app)
 routes.register(app)
 shadow.register(app)
+experiments.register(app)
 infer.register(app)
 versions.register(app)
 cache.register(app)

@@ -4,6 +4,7 @@ from typing import Any
 
 from nstarx.spec.record import parse
 from nstarx.spec.route import RouteSpec
+from nstarx.spec.split import SplitSpec
 
 
 def splits(route: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
@@ -13,4 +14,9 @@ def splits(route: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
     """
     spec = parse(RouteSpec, route, f"route '{route.get('model')}' as the server tells it")
     rules = [(f"{spec.name}, rule {rule.name}{'' if rule.enabled else ' (off)'}", rule.split) for rule in spec.rules]
-    return [(name, split.weights) for name, split in (*rules, (spec.name, spec.split))]
+    return [(name, _weights(split)) for name, split in (*rules, (spec.name, spec.split))]
+
+
+def _weights(split: SplitSpec) -> dict[str, float]:
+    """How an experiment divides its requests, `nstarx experiments` says."""
+    return {f"experiment {split.experiment}": 1.0} if split.experiment else split.weights

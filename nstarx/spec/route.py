@@ -141,6 +141,14 @@ class RouteSpec(Record):
         return self
 
 
+def bind(
+    routes: tuple[RouteSpec, ...], experiments: tuple[ExperimentSpec, ...], trials: Mapping[str, Trial]
+) -> tuple[RouteSpec, ...]:
+    """The routes, knowing the experiments that they name and how these stand."""
+    known = {experiment.name: experiment for experiment in experiments}
+    return tuple(route.bound(known, trials) for route in routes)
+
+
 class RoutesDocument(ExperimentsDocument):
     """A routes file: `nstarx routes apply FILE`."""
 
@@ -148,8 +156,7 @@ class RoutesDocument(ExperimentsDocument):
 
     def bound(self, trials: Mapping[str, Trial] = {}) -> tuple[RouteSpec, ...]:
         """The routes, knowing the experiments that they name and how these stand."""
-        experiments = {experiment.name: experiment for experiment in self.experiments}
-        return tuple(route.bound(experiments, trials) for route in self.routes)
+        return bind(self.routes, self.experiments, trials)
 
     @model_validator(mode="after")
     def _one_route_an_address(self) -> Self:

@@ -37,3 +37,18 @@ def routes(**weighted: dict[str, float]) -> RoutesDocument:
 
 IRIS = routes(iris={"iris@1.0.0": 1})
 IRIS_BOTH = routes(iris={"iris@1.0.0": 9, "iris@2.0.0": 1})
+LABEL = RoutesDocument.model_validate(
+    {
+        "routes": [{"model": "iris", "split": {"experiment": "label"}}],
+        "experiments": [
+            {
+                "name": "label",
+                "arms": {"iris@1.0.0": 1, "iris@1.1.0": 1},
+                "control": "iris@1.0.0",
+                "key": {"header": "x-user"},
+                "primary": {"metric": "accepted", "kind": "binary", "direction": "increase"},
+            }
+        ],
+    }
+)
+"""A route divided by an experiment."""

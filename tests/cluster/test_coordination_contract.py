@@ -1,13 +1,19 @@
 """What every form of the coordinator promises to gateways, replicas and the command line."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from cluster.coordination import Coordination, NotJoined, RoutesSeed
+from cluster.events import EventKind
+from cluster.experiments import ExperimentConflict, ExperimentNotFound, Exposed
 from cluster.records import CachePurge, Snapshot
+from judging.experiment import Recording
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
-from tests.cluster.samples import IRIS, IRIS_BOTH, replica, spec
+from nstarx.spec.experiment import InvalidOutcome, OutcomeRecord
+from nstarx.spec.route import RoutesDocument
+from tests.cluster.samples import IRIS, IRIS_BOTH, LABEL, replica, spec
 
 pytestmark = pytest.mark.anyio
 
@@ -177,3 +183,46 @@ async def test_purge_of_caches_reaches_a_watching_gateway_and_is_told_as_an_even
     events = [event for event in await coordination.events(0) if event.kind == "CachePurged"]
     assert [event.details["key"] for event in events] == ["version:iris@1.0.0", None]
     assert events[0].sentence == "cached answers that bear version:iris@1.0.0 are dropped: a test asked for it"
+
+
+async def test_experiment_is_started_seen_and_stopped(coordination: Coordination, tmp_path: Path) -> None:
+    await coordination.join("g1", Snapshot(), state_dir=str(tmp_path / "state"))
+    await coordination.apply_routes(LABEL)
+    assert [status.state for status in await coordination.experiments()] == ["idle"]
+    started = (await coordination.start_experiment("label")).started
+    assert started is not None
+    snapshot = await coordination.snapshot()
+    assert snapshot.trials["label"].runs
+    [route] = snapshot.routes
+    assert route.split.weights == {"iris@1.0.0": 1.0, "iris@1.1.0": 1.0}
+    assigned = Exposed("label", started, route.split.weights, {"u1": "iris@1.0.0", "u2": "iris@1.1.0"})
+    for _ in range(2):
+        await coordination.hand_in("g1", 1, (assigned,))
+    outcomes = tuple(OutcomeRecord(assignment=u, metric="accepted", value=1) for u in ("u1", "u1", "u3"))
+    recordings = await coordination.report_outcomes("label", outcomes)
+    assert recordings == (Recording.COUNTED, Recording.DUPLICATE, Recording.WAITING)
+    assert (await coordination.stop_experiment("label")).assigned == 2
+    status = await coordination.experiment("label")
+    assert (status.state, status.outcomes, status.waiting) == ("stopped", 1, 1)
+    [route] = (await coordination.snapshot()).routes
+    assert route.split.weights == {"iris@1.0.0": 1.0, "iris@1.1.0": 0.0}
+    kinds = [event.kind for event in await coordination.events(0)]
+    assert kinds.count(EventKind.EXPERIMENT_STARTED) == kinds.count(EventKind.EXPERIMENT_STOPPED) == 1
+
+
+async def test_what_experiments_refuse_is_said(coordination: Coordination) -> None:
+    await coordination.join("g1", Snapshot())
+    with pytest.raises(ExperimentNotFound):
+        await coordination.experiment("label")
+    with pytest.raises(NotJoined):
+        await coordination.hand_in("g2", 1, ())
+    await coordination.apply_routes(LABEL)
+    with pytest.raises(ExperimentConflict, match="never been started"):
+        await coordination.report_outcomes("label", (OutcomeRecord(key="u", metric="accepted", value=1),))
+    await coordination.start_experiment("label")
+    with pytest.raises(InvalidOutcome, match=r"outcomes\.0: 'label' measures no 'clicks'"):
+        await coordination.report_outcomes("label", (OutcomeRecord(key="u", metric="clicks", value=1),))
+    [label] = LABEL.experiments
+    changed = RoutesDocument(routes=LABEL.routes, experiments=(label.model_copy(update={"alpha": 0.2}),))
+    with pytest.raises(ExperimentConflict, match="`nstarx experiments stop label` first"):
+        await coordination.apply_routes(changed, dry_run=True)

@@ -4,17 +4,22 @@ import asyncio
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import ray
 
-from cluster.coordination import CoordinatorUnavailable
+from cluster.coordination import CoordinatorUnavailable, NotJoined
+from cluster.experiments import Exposed
 from cluster.ray_coordination import RayCoordination, Refusal, find_or_create
 from cluster.records import Snapshot
+from judging.experiment import Recording
 from nstarx.errors import Conflict, NStarXError, Overloaded
-from tests.cluster.samples import IRIS, replica, spec
+from nstarx.spec.experiment import OutcomeRecord
+from tests.cluster.samples import IRIS, LABEL, replica, spec
 
 pytestmark = pytest.mark.anyio
 
@@ -32,12 +37,12 @@ def coordination(name: str) -> RayCoordination:
     return RayCoordination(name)
 
 
-async def join_again(coordination: RayCoordination, held: Snapshot) -> Snapshot:
+async def join_again(coordination: RayCoordination, held: Snapshot, state_dir: str | None = None) -> Snapshot:
     """As a gateway does: repeat until the coordinator is back."""
     async with asyncio.timeout(60):
         while True:
             try:
-                return await coordination.join("g1", held)
+                return await coordination.join("g1", held, state_dir=state_dir)
             except CoordinatorUnavailable:
                 await asyncio.sleep(0.1)
 
@@ -89,6 +94,66 @@ async def test_every_client_meets_the_same_coordinator_which_forgets_silent_repl
     seen = await other.watch("g1", joined.number, timeout_s=15)
     assert seen is not None
     assert seen.replicas == ()
+
+
+@pytest.mark.ray
+async def test_killing_the_coordinator_among_outcomes_loses_and_doubles_none(
+    coordination: RayCoordination, tmp_path: Path
+) -> None:
+    """A gateway hands in assignments, callers report outcomes; both repeat what was not confirmed, and nothing else."""
+    state_dir = str(tmp_path / "state")
+    await coordination.join("g1", Snapshot(), state_dir=state_dir)
+    await coordination.apply_routes(LABEL)
+    started = (await coordination.start_experiment("label")).started or 0.0
+    held = await coordination.snapshot()
+    arms = list(held.trials["label"].weights)
+    killed: list[int] = []
+    repeated: list[str] = []
+
+    async def hand_in() -> None:
+        for number in range(60):
+            assignments = {f"u{number}-{place}": arms[place % 2] for place in range(10)}
+            exposed = Exposed("label", started, held.trials["label"].weights, assignments)
+            await confirmed(partial(coordination.hand_in, "g1", number, (exposed,)))
+
+    async def report() -> None:
+        for number in range(60):
+            outcomes = tuple(
+                OutcomeRecord(assignment=f"u{number}-{place}", metric="accepted", value=place % 2)
+                for place in range(10)
+            )
+            await confirmed(partial(coordination.report_outcomes, "label", outcomes))
+
+    async def confirmed(call: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await call()
+                return
+            except CoordinatorUnavailable as error:
+                repeated.append(error.sentence)
+                await join_again(coordination, held, state_dir)
+            except NotJoined:
+                await coordination.join("g1", held, state_dir=state_dir)
+
+    async def kill() -> None:
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            killed.append(await coordination.pid())
+            os.kill(killed[-1], signal.SIGKILL)
+            await join_again(coordination, held, state_dir)
+
+    async with asyncio.timeout(100):
+        await asyncio.gather(hand_in(), report(), kill())
+    status = await coordination.experiment("label")
+    assert len(set(killed)) == 2
+    assert repeated
+    assert (status.state, status.assigned, status.outcomes) == ("running", 600, 600)
+    assert (status.waiting, status.lost) == (0, 0)
+    [old, new] = (status.result or {})["means"]
+    assert (status.result or {})["valid"]
+    assert (old["mean"], new["mean"]) == (0.0, 1.0)
+    again = await coordination.report_outcomes("label", (OutcomeRecord(assignment="u0-1", metric="accepted", value=1),))
+    assert again == (Recording.DUPLICATE,)
 
 
 @pytest.mark.parametrize("error", [Conflict('"a"', '"b"'), Overloaded("iris@1.0.0"), NStarXError("it is so")])

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from cluster import coordination, demotions, shadows
+from cluster import coordination, demotions, experiments, ledger, shadows
 from cluster.events import EventKind
 from cluster.frames import Kind
 from nstarx import errors
@@ -29,6 +29,7 @@ from nstarx.spec import (
     cache,
     cluster,
     demotion,
+    experiment,
     fallback,
     gateway,
     identity,
@@ -86,6 +87,11 @@ SECTIONS = {
     shadow.ShadowSpec: (SHADOWS, "shadow"),
     shadow.ToleranceSpec: (SHADOWS, "tolerance"),
     shadow.ReadySpec: (SHADOWS, "ready"),
+    experiment.ExperimentSpec: ("experiments.md", "experiments"),
+    experiment.PrimarySpec: ("experiments.md", "primary"),
+    experiment.GuardrailSpec: ("experiments.md", "guardrails"),
+    experiment.GroupSpec: ("experiments.md", "group"),
+    experiment.BanditSpec: ("experiments.md", "bandit"),
     model.ModelSpec: (MODELS, "model.yaml"),
     model.TensorSpec: (MODELS, "inputs and outputs"),
     model.Batching: (MODELS, "batching"),
@@ -135,7 +141,7 @@ def test_every_spec_record_has_its_section() -> None:
 @pytest.mark.parametrize("record", SECTIONS, ids=lambda record: record.__name__)
 def test_every_setting_is_documented_with_its_default(record: type[Record]) -> None:
     documented = {codes(name)[0]: default for name, default, _ in rows(section(*SECTIONS[record]))}
-    for name in record.__annotations__:
+    for name in record.__annotations__.keys() & record.model_fields.keys():
         field = record.model_fields[name]
         assert name in documented, f"{record.__name__}.{name} is not documented"
         assert is_default(field, documented[name]), f"{record.__name__}.{name} has another default"
@@ -158,11 +164,12 @@ def families() -> dict[str, set[str]]:
     reading = {"node": "n", "snapshot": 1, "started": 0.0, "refused": {400: 1}, "caches": {"iris": kept.reading()}}
     shadow = {"route": "iris", "ref": "iris@1.1.0", "mismatched": 1, "outcomes": {"compared": 1}, "drops": {"busy": 1}}
     decided = {"rescues": {"iris": 1}, "rules": {"iris": {"testers": 1}}}
+    counted = {"requests": {"label": {"iris@1.0.0": 1}}, "outcomes": {"label": {"counted": 1}}, "dropped": 0}
     tally = Tally("iris", "iris@1.0.0", "primary")
     tally.codes[200] = 1
     counters = {**Counters().as_dict(), "backlog": 0, "cpu_s": 0.0, "rss_bytes": 0}
     exposed = exposition(
-        {"g": {**reading, **decided, "tallies": [tally.reading()], "shadows": [shadow]}},
+        {"g": {**reading, **decided, "tallies": [tally.reading()], "shadows": [shadow], "experiments": counted}},
         {"r": ("iris@1.0.0", counters)},
         {"iris@1.0.0": 1},
         [{"route": "iris", "rule": None, "version": "iris@1.0.0", "share": 1.0, "state": "healthy"}],
@@ -202,7 +209,9 @@ def subclasses(cls: type[NStarXError]) -> Iterator[type[NStarXError]]:
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
-    modules = (errors.__name__, coordination.__name__, demotions.__name__, shadows.__name__)
+    modules = {
+        module.__name__ for module in (errors, coordination, demotions, experiment, experiments, ledger, shadows)
+    }
     known: list[type[NStarXError]] = [NStarXError, *subclasses(NStarXError)]
     documented = {codes(code)[0]: int(status) for code, status, *_ in rows(text("errors.md"))}
     assert documented == {cls.code: cls.status for cls in known if cls.__module__ in modules}

@@ -33,7 +33,7 @@ def _answers(admin: Admin) -> bool:
 
 def test_routes_are_shown_applied_and_shown_again(served: DataPlaneInProcess, gateway: Gateway, admin: Admin) -> None:
     document, etag = admin.routes()
-    assert document == {"routes": []}
+    assert document == {"routes": [], "experiments": []}
     applied = admin.apply_routes(EVEN, if_match=etag)
     assert applied["changed"]
     assert ["iris@1.1.0" in warning for warning in applied["warnings"]] == [True]

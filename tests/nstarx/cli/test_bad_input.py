@@ -79,7 +79,10 @@ def nobody() -> str:
         (b"routes: [", "file.yaml: not valid YAML"),
         (b"routes: []\nroutes: []", "key 'routes' is given twice"),
         (b"\xff\xfe\x00", "file.yaml: can't be read: "),
-        (b"routes: [{model: iris, split: {}}]", "give exactly one of weighted, canary, blue_green; given: none"),
+        (
+            b"routes: [{model: iris, split: {}}]",
+            "give exactly one of weighted, canary, blue_green, experiment",
+        ),
         (b"routes: [{model: iris, split: {weighted: {iris: 1}}}]", "'iris' names no version; write it like iris@1.2.0"),
     ],
 )
