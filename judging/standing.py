@@ -33,7 +33,7 @@ class Standing(Record):
 
     state: State = "healthy"
     since: float = 0.0
-    """When the state was entered."""
+    """When the state was entered; suspected: or was last found guilty without consequence."""
     until: float | None = None
     """Demoted: when probation begins. On probation: when the share may double. After an undo: when the grace is
     over."""
@@ -119,7 +119,7 @@ def _suspected(
     if standing.state == "probation":
         change: dict[str, Any] = {"until": now + policy.probation_step_s}
     elif standing.state == "suspected":
-        change = {}
+        change = {"since": now} if evidence else {}
     else:
         change = {"state": "suspected", "since": now}
     return standing.model_copy(update={**change, "reason": reason, "evidence": evidence or standing.evidence})
@@ -148,7 +148,8 @@ def _at_large(standing: Standing, verdict: Keep | NotEnoughData, policy: Demotio
         suspicious = verdict.suspicion >= SUSPICIOUS
         if suspicious and standing.state == "healthy":
             return _suspected(standing, verdict.sentence, policy, now)
-        if not suspicious and standing.state == "suspected":
+        # For a while at least, so that a version on the edge, or one whose demotion is refused, does not come and go.
+        if not suspicious and standing.state == "suspected" and now - standing.since >= policy.interval_s:
             return _healthy(standing, "The suspicion has not been borne out.", now)
     return _forgiven(standing, policy, now)
 

@@ -71,8 +71,8 @@ def _rows(
 
 
 def _splits(route: RouteSpec) -> list[tuple[str | None, SplitSpec]]:
-    """By the rule's name; None is the route's own."""
-    return [(None, route.split), *((rule.name, rule.split) for rule in route.rules if rule.enabled)]
+    """In the order in which they are asked, by the rule's name; None is the route's own."""
+    return [*((rule.name, rule.split) for rule in route.rules if rule.enabled), (None, route.split)]
 
 
 def _part(ref: str, weights: Mapping[str, float]) -> float:

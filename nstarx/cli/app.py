@@ -5,7 +5,19 @@ from importlib.metadata import entry_points
 
 import typer
 
-from nstarx.cli import cache, experiments, infer, routes, shadow, status, versions
+from nstarx.cli import (
+    cache,
+    demotions,
+    events,
+    experiments,
+    explaining,
+    infer,
+    routes,
+    shadow,
+    shortcuts,
+    status,
+    versions,
+)
 from nstarx.cli.output import print_error
 from nstarx.errors import NStarXError
 
@@ -14,6 +26,10 @@ HELP = "Put model versions live behind a gateway that divides traffic among them
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=HELP)
 status.register(app)
 routes.register(app)
+explaining.register(routes.routes)
+shortcuts.register(app, routes.routes)
+demotions.register(app)
+events.register(app)
 shadow.register(app)
 experiments.register(app)
 infer.register(app)

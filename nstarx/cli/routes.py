@@ -1,15 +1,15 @@
 """`nstarx routes`: read and change how traffic is divided."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nstarx.cli.connections import administration
 from nstarx.cli.documents import read_document
 from nstarx.cli.options import AdminURL
-from nstarx.cli.output import Format, Output, console, print_document, print_table, print_warning
-from nstarx.cli.splits import splits
+from nstarx.cli.output import Format, Output, console, print_document, print_warning
+from nstarx.cli.standings import print_shares
 from nstarx.client import ADMIN_URL
 from nstarx.errors import InvalidConfiguration
 from nstarx.spec.cluster import ClusterSpec
@@ -30,20 +30,22 @@ def register(app: typer.Typer) -> None:
 
 @routes.command()
 def show(admin_url: AdminURL = ADMIN_URL, output: Output = Format.yaml) -> None:
-    """Print the routes, as a file that `apply` takes."""
+    """Print the routes as they are wanted, less what is as by default: a file that `apply` takes."""
     with administration(admin_url) as admin:
         document, etag = admin.routes()
-    if output is not Format.table:
-        print_document(document, output)
-        return
-    rows = [
-        (name, version, f"{weight:g}")
-        for route in document["routes"]
-        for name, weights in splits(route)
-        for version, weight in weights.items()
-    ]
-    print_table(("ROUTE", "VERSION", "WEIGHT"), rows)
+        if output is not Format.table:
+            print_document(_without_defaults(document), output)
+            return
+        print_shares(admin.status()["shares"])
     console.print(f"etag {etag}", style="dim")
+
+
+def _without_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults; all of it where the server knows more of routes than this command."""
+    try:
+        return parse(RoutesDocument, document, "routes").model_dump(mode="json", exclude_defaults=True)
+    except InvalidConfiguration:
+        return document
 
 
 @routes.command()

@@ -7,7 +7,7 @@ import typer
 from nstarx.cli.connections import administration
 from nstarx.cli.options import AdminURL
 from nstarx.cli.output import Format, Output, console, print_document, print_table
-from nstarx.cli.splits import splits
+from nstarx.cli.standings import print_alarms, print_shares
 from nstarx.client import ADMIN_URL
 from nstarx.traffic import totals
 
@@ -27,6 +27,7 @@ def status(admin_url: AdminURL = ADMIN_URL, output: Output = Format.table) -> No
 
 
 def _print(document: dict[str, Any]) -> None:
+    print_alarms(document["shares"])
     gateways = [(g["gateway"], g["snapshot"], g["node"][:12]) for g in document["gateways"]]
     print_table(("GATEWAY", "SNAPSHOT", "NODE"), gateways)
     console.print()
@@ -34,8 +35,7 @@ def _print(document: dict[str, Any]) -> None:
         ("VERSION", "REPLICAS", "REQUESTS", "ERRORS", "P50 MS", "P99 MS"), map(_version(document), document["versions"])
     )
     console.print()
-    shares = [(name, _shares(weights)) for route in document["routes"] for name, weights in splits(route)]
-    print_table(("ROUTE", "SPLIT"), shares)
+    print_shares(document["shares"])
     if document["coordinator"] != "present":
         console.print("\nThe coordinator is away; gateways go on with what they know.", style="yellow")
 
@@ -46,11 +46,6 @@ def _version(document: dict[str, Any]) -> Any:
         return version["version"], version["replicas"], seen.requests, seen.errors, _ms(seen.p50_s), _ms(seen.p99_s)
 
     return row
-
-
-def _shares(weights: dict[str, float]) -> str:
-    total = sum(weights.values())
-    return ", ".join(f"{ref} {weight / total:.4g}" for ref, weight in weights.items())
 
 
 def _ms(seconds: float | None) -> str:

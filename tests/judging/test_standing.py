@@ -96,7 +96,16 @@ def test_suspicion_comes_and_goes() -> None:
     standing = after((1.0, DOUBTFUL))
     assert (standing.state, share(standing), standing.reason) == ("suspected", 1.0, "Hm.")
     assert after((2.0, UNKNOWN), start=standing).state == "suspected"
-    assert after((3.0, GOOD), start=standing).state == "healthy"
+    assert after((10.0, GOOD), start=standing).state == "suspected"
+    assert after((11.0, GOOD), start=standing).state == "healthy"
+
+
+def test_version_that_is_found_guilty_again_and_again_without_consequence_stays_suspected() -> None:
+    policy = DemotionSpec(enforce=False)
+    verdicts = [(float(now), BAD if now % 5 == 0 else GOOD) for now in range(1, 100)]
+    states = [after(*verdicts[: number + 1], policy=policy).state for number in range(5, 99)]
+    assert set(states) == {"suspected"}
+    assert after(*verdicts, (106.0, GOOD), policy=policy).state == "healthy"
 
 
 def test_policy_that_only_observes_reports_and_demotes_nobody() -> None:

@@ -23,7 +23,7 @@ def opened(ref: str) -> Runtime:
 
 
 def test_the_samples_are_all_there() -> None:
-    refs = ["digits@1.0.0", "echo@1.0.0", "flaky@1.0.0", "iris@1.0.0", "iris@1.1.0"]
+    refs = ["digits@1.0.0", "echo@1.0.0", "flaky@1.0.0", "flaky@1.1.0", "iris@1.0.0", "iris@1.1.0"]
     assert list(map(str, SAMPLES.refs())) == refs
 
 

@@ -101,14 +101,14 @@ def test_models_are_listed_loaded_and_unloaded(client: Client) -> None:
     def state() -> dict[str, str]:
         return {f"{e['name']}@{e['version']}": e["state"] for e in client.get_model_repository_index()}
 
-    assert state()["flaky@1.0.0"] == "UNAVAILABLE"
+    assert state()["flaky@1.1.0"] == "UNAVAILABLE"
     client.load_model("flaky")
-    assert state()["flaky@1.0.0"] == "READY"
+    assert state()["flaky@1.1.0"] == "READY"
     x = tritonclient.http.InferInput("x", [2], "FP32")
     x.set_data_from_numpy(np.array([1.5, -2], np.float32))
     assert client.infer("flaky", [x]).as_numpy("y").tolist() == [3.0, -4.0]
     client.unload_model("flaky")
-    assert state()["flaky@1.0.0"] == "UNAVAILABLE"
+    assert state()["flaky@1.1.0"] == "UNAVAILABLE"
     assert not client.is_model_ready("flaky")
 
 

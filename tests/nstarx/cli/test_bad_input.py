@@ -230,13 +230,12 @@ def test_answer_is_printed_as_it_is_though_it_looks_like_markup(run: Run, gatewa
 def test_every_kind_of_split_is_shown(run: Run, gateway: Place) -> None:
     status = run("status", "--admin-url", gateway.admin_url)
     assert status.code == 0
-    assert "iris, rule beta  iris@1.1.0 1 " in status.out
-    assert "iris@1.0.0 0.9, iris@1.1.0 0.1" in status.out
-    rows = [
-        line.split() for line in run("routes", "show", "-o", "table", "--admin-url", gateway.admin_url).out.splitlines()
-    ]
-    assert ["iris", "iris@1.0.0", "90"] in rows
-    assert ["iris,", "rule", "beta", "iris@1.1.0", "1"] in rows
+    table = run("routes", "show", "-o", "table", "--admin-url", gateway.admin_url)
+    for out in (status.out, table.out):
+        rows = [line.split() for line in out.splitlines()]
+        assert ["iris", "beta", "iris@1.1.0", "primary", "100", "%", "100", "%", "healthy"] in rows
+        assert ["iris", "-", "iris@1.0.0", "stable", "90", "%", "90", "%", "healthy"] in rows
+        assert ["iris", "-", "iris@1.1.0", "candidate", "10", "%", "10", "%", "healthy"] in rows
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "abc"])
