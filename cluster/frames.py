@@ -41,6 +41,8 @@ FLAG_ACCEPT_GZIP = 4
 FLAG_ACCEPT_DEFLATE = 8
 FLAG_STREAM = 16
 """The client takes partial results as server-sent events."""
+FLAG_TRACE = 64
+"""The request is traced: its payload begins with its place in the trace, see `cluster.trace_context`."""
 FLAG_INVALID = 32
 """The answer holds NaN or infinities, or what its signature does not allow."""
 

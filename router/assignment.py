@@ -9,7 +9,6 @@ experiment has no key, requests are counted out one by one, and each is an assig
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import count
 from secrets import token_bytes, token_hex
 
@@ -20,7 +19,7 @@ from router.cohort import UNITS_A_PERCENT, compile_cohort, unit
 from router.exposures import Assignment, Terms
 from router.facts import Facts
 from router.split import turns
-from router.sticky import COOKIE_BYTES, issue, key_of
+from router.sticky import ASSIGNMENT, COOKIE_BYTES, assignment, begun, issue, key_of
 
 Part = tuple[Arm, Assignment | None, bytes | None, bytes]
 """The arm that answers, the assignment where the request takes part, its key, and a header line with a new cookie."""
@@ -40,7 +39,7 @@ def _by_key(
     find, cookie = key_of(spec), spec.cookie
     is_out = _outside(trial)
     cohort = compile_cohort([(arm, arm.weight) for arm in arms], f"arm/{trial.salt}".encode(), lambda arm: arm.ref)
-    begun = blake2b(trial.salt.encode() + b"\0", digest_size=16)
+    start = begun(trial.salt)
 
     def choose(facts: Facts) -> Part:
         key, line = find(facts), b""
@@ -50,9 +49,8 @@ def _by_key(
             key, line = issue(cookie, token_bytes(COOKIE_BYTES))
         if is_out is not None and is_out(key):
             return control, None, key, line
-        arm, id = cohort(key), begun.copy()
-        id.update(key)
-        return arm, tell(id.hexdigest(), arm), key, line
+        arm = cohort(key)
+        return arm, tell(assignment(start, key).decode(), arm), key, line
 
     return choose
 
@@ -98,7 +96,7 @@ def _telling(trial: Trial, arms: Sequence[Arm]) -> Callable[[str, Arm], Assignme
     heads = {arm.ref: f"x-nstarx-experiment: {name}\r\nx-nstarx-arm: {arm.ref}\r\n".encode() for arm in arms}
 
     def tell(id: str, arm: Arm) -> Assignment:
-        return Assignment(id, arm.ref, terms, b"x-nstarx-assignment: %b\r\n%b" % (id.encode(), heads[arm.ref]))
+        return Assignment(id, arm.ref, terms, ASSIGNMENT % id.encode() + heads[arm.ref])
 
     return tell
 

@@ -144,6 +144,11 @@ class Exchange:
         self.lane = lane
         self.id = lane.send(self)
 
+    def _ask(self, lane: Lane) -> None:
+        """Send it to a replica later than at once."""
+        self.lane = lane
+        self.id = lane.send(self)
+
     def _look_elsewhere(self) -> None:
         """Not where it was, if it was anywhere: another replica takes it, or another version of the split where this
         one has none left, or an error says why."""
@@ -156,8 +161,7 @@ class Exchange:
         lanes = [lane for lane in arm.backend.lanes if lane is not self.lane and not lane.full]
         if lanes:
             arm.tally.retries += self.attempts > 0
-            self.lane = lane = min(lanes, key=lambda lane: len(lane.waiting))
-            self.id = lane.send(self)
+            self._ask(min(lanes, key=lambda lane: len(lane.waiting)))
         elif arm.backend.lanes:
             self._fail(Overloaded(arm.ref))
         elif self.target and self.target.route.fallback and (static := self.target.route.fallback.static):

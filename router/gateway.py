@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from itertools import count
+from random import Random
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ from cluster.coordination import Coordination, RoutesSeed
 from cluster.demotions import Standings
 from cluster.events import EventKind, EventLog
 from cluster.records import Snapshot
+from cluster.trace_export import TraceExporter
+from cluster.tracing import Tracer
 from judging.experiment import Recording
 from judging.standing import Standing, starts_anew
 from judging.verdict import Demote
@@ -38,6 +41,7 @@ from router.protocol import InferenceProtocol
 from router.shadowing import Shadowing
 from router.stale import Words, stale
 from router.table import Addressed, Compiler, Table, Target
+from router.tracing import Tracing
 
 log = logging.getLogger("nstarx.gateway")
 
@@ -59,6 +63,8 @@ PREPARE_S = 5.0
 """How long a gateway that starts waits for its first snapshot and lanes before it listens all the same."""
 LEAVE_S = 2.0
 """How long the coordinator may take to say goodbye."""
+EXPORT_S = 2.0
+"""How long the last spans may take on their way out."""
 STATS_S = 2.0
 """How long a replica may take to tell its counters."""
 BACKLOG = 2048
@@ -84,7 +90,16 @@ class Gateway:
         self.exposures = Exposures()
         self.outcomes: dict[str, dict[str, int]] = {}
         """Experiment to what became of the outcomes reported here, to their number."""
-        self.compiler = Compiler(self._condemn, self._report_soon, self.shadowing, self._exhausted, self.exposures)
+        self._tracer = Tracer(spec.tracing, Random()) if spec.tracing else None
+        self._exporter = TraceExporter(self._tracer, spec.tracing, id) if self._tracer and spec.tracing else None
+        self.compiler = Compiler(
+            self._condemn,
+            self._report_soon,
+            self.shadowing,
+            self._exhausted,
+            self.exposures,
+            Tracing(self._tracer) if self._tracer else None,
+        )
         self.table = Table(Snapshot(), {})
         self.targets: dict[bytes, Target | Addressed] = {}
         self.heads = Heads()
@@ -310,6 +325,7 @@ class Gateway:
             "started": self.started,
             "tallies": [tally.reading() for tally in self.compiler.tallies.values() if tally.started],
             "refused": dict(self.refused),
+            "traces": self._exporter.reading() if self._exporter else {},
             "caches": {route: cache.reading() for route, cache in self.compiler.caches.items()},
             "shadows": self.shadowing.counts(),
             "rescues": {route: budget.overflow for route, (_, budget) in self.compiler.rescues.items()},
@@ -362,6 +378,8 @@ class Gateway:
         Other gateways may share the port, so clients come at once: they must find lanes to what is served.
         """
         public.state.gateway = admin.state.gateway = self
+        if self._exporter:
+            self._exporter.start()
         self._spawn(self._follow())
         self._spawn(self._follow_events())
         await self._prepared()
@@ -400,6 +418,8 @@ class Gateway:
             task.cancel()
         for keeper in self._keepers.values():
             keeper.release()
+        if self._exporter:
+            await asyncio.to_thread(self._exporter.close, EXPORT_S)
         await self._leave()
 
     def all_lanes(self) -> list[Lane]:

@@ -13,7 +13,7 @@ from router.exposures import Assignment, Exposures
 from router.facts import Facts
 from router.matching import Test
 from router.split import turns
-from router.sticky import COOKIE_BYTES, issue, key_of
+from router.sticky import ASSIGNMENT, COOKIE_BYTES, assignment, begun, issue, key_of
 
 if TYPE_CHECKING:
     from router.journey import Journey
@@ -27,8 +27,8 @@ class Decision(NamedTuple):
     """The rule that decided; None is the route's own split."""
     key: bytes | None = None
     """What the request was assigned by; None when it was counted out."""
-    cookie: bytes = b""
-    """A header line that makes the client bring its key next time."""
+    lines: bytes = b""
+    """Header lines of the answer: an id for the key, and a cookie that makes the client bring it next time."""
     assignment: Assignment | None = None
     """The request's part in an experiment, if it takes part in one."""
 
@@ -36,13 +36,14 @@ class Decision(NamedTuple):
 class Chooser:
     """Picks an arm of a split: by key where it is sticky, else by counting."""
 
-    __slots__ = ("_assigned", "_cookie", "_counted", "_find", "_rule", "arms", "split")
+    __slots__ = ("_assigned", "_begun", "_cookie", "_counted", "_find", "_rule", "arms", "split")
 
     def __init__(self, split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> None:
         self.split = split
         self.arms = tuple(arms)
         self._rule = rule
         self._counted = turns([(arm, arm.weight) for arm in arms], seed).__next__
+        self._begun = begun(salt)
         self._find = self._cookie = self._assigned = None
         if split.sticky is not None:
             self._find, self._cookie = key_of(split.sticky), split.sticky.cookie
@@ -58,7 +59,7 @@ class Chooser:
             if self._cookie is None:
                 return Decision(self._counted(), self._rule)
             key, line = issue(self._cookie, token_bytes(COOKIE_BYTES))
-        return Decision(self._assigned(key), self._rule, key, line)
+        return Decision(self._assigned(key), self._rule, key, ASSIGNMENT % assignment(self._begun, key) + line)
 
     def assigned(self, facts: Facts) -> Arm | None:
         """The arm that the request's key is tied to; None where it has none, and is counted out. Takes no turn."""
@@ -125,7 +126,7 @@ class Guide:
         """The stage that chooses a version."""
         decision = self.decide(journey.facts)
         journey.key, journey.rule = decision.key, decision.rule
-        journey.marks += decision.cookie
+        journey.marks += decision.lines
         if decision.rule is not None:
             self.counts[decision.rule] = self.counts.get(decision.rule, 0) + 1
             journey.marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()

@@ -11,11 +11,13 @@ from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, Exchange, clock
 from router.facts import Facts
 from router.flights import Follow, Lead
 from router.head import Head
+from router.lanes import Lane
 from router.table import Target
 
 if TYPE_CHECKING:
     from router.caching import Caching
     from router.protocol import InferenceProtocol
+    from router.tracing import Traced
 
 Stage = Callable[["Journey"], bool]
 """Something that happens to a request before it is sent. True when it may go on at once; False when it has been
@@ -28,7 +30,7 @@ which is empty where the gateway itself has answered with an error. Streams end 
 class Journey(Exchange):
     """One request on its way through the stages of its route."""
 
-    __slots__ = ("facts", "follow", "held", "key", "lead", "rule", "stage")
+    __slots__ = ("facts", "follow", "held", "key", "lead", "rule", "stage", "traced")
 
     facts: Facts
     """What rules, keys and limits look at."""
@@ -44,6 +46,8 @@ class Journey(Exchange):
     """The duty to tell the cache how this ends; others may wait for it."""
     follow: "Follow[Journey] | None"
     """The wait for an answer to the same question."""
+    traced: "Traced | None"
+    """What is written down about it, if it is traced."""
 
     def __init__(
         self,
@@ -55,12 +59,16 @@ class Journey(Exchange):
     ) -> None:
         super().__init__(connection, target, head, keep_alive, request_id)
         self.stage = 0
-        self.key = self.rule = self.held = self.lead = self.follow = None
+        self.key = self.rule = self.held = self.lead = self.follow = self.traced = None
 
     def _decide(self, target: Target) -> None:
         if target.endings:
-            self.request_id = self.request_id or self.connection.gateway.new_request_id()
+            self._name()
         self.proceed()
+
+    def _name(self) -> None:
+        """Others than the client will know it by its id."""
+        self.request_id = self.request_id or self.connection.gateway.new_request_id()
 
     def proceed(self) -> None:
         """Go on with the next stage; after the last one, ask a replica."""
@@ -75,6 +83,42 @@ class Journey(Exchange):
     def take(self, arm: Arm) -> None:
         """This version answers."""
         self._take(arm)
+
+    # Traces
+
+    def trace(self, traced: "Traced") -> None:
+        """Write down what becomes of it."""
+        self._name()
+        self.traced = traced
+
+    def _send(self) -> None:
+        lane = self.arm.backend.pick() if self.traced else None
+        if lane is None:
+            super()._send()
+        else:
+            self._ask(lane)
+
+    def _ask(self, lane: Lane) -> None:
+        if self.traced is None:
+            super()._ask(lane)
+        else:
+            self.lane = lane
+            self.id = lane.send(self, self.traced.asked(lane))
+
+    def _count(self, status: int) -> None:
+        super()._count(status)
+        if self.traced is not None:
+            self.traced.came_to(status)
+
+    def _close(self) -> None:
+        super()._close()
+        if self.streaming:
+            self._written_down()
+
+    def _written_down(self, status: int | None = None) -> None:
+        """The client has its answer; without a status it is what the last call came to."""
+        if self.traced is not None:
+            self.traced.answered(self, status)
 
     # In the place of a replica
 
@@ -98,6 +142,7 @@ class Journey(Exchange):
         """Send a whole answer that no replica has given, and count it for the arm that stands there."""
         self._count(status)
         self._put(answer)
+        self._written_down(status)
 
     def give_up(self, error: NStarXError) -> None:
         """Answer with an error for which no version is to blame."""
@@ -126,6 +171,7 @@ class Journey(Exchange):
         if self.target:
             for ending in self.target.endings:
                 ending(self, status, flags, json, body)
+        self._written_down(status)
 
     def _deliver_for_all(self, cache: "Caching", lead: Lead, status: int, flags: int, json: int, body: bytes) -> None:
         """The client's answer first, then those of whoever waits for it."""
@@ -140,13 +186,12 @@ class Journey(Exchange):
 
     def _write(self, status: int, headers: bytes, body: bytes) -> None:
         lead, self.lead = self.lead, None
-        if lead is None:
-            super()._write(status, headers, body)
-        else:
+        if lead is not None:
             self.marks += PASSED
-            super()._write(status, headers, body)
-            if self.target and self.target.cache:
-                self.target.cache.failed(lead)
+        super()._write(status, headers, body)
+        self._written_down(status)
+        if lead is not None and self.target and self.target.cache:
+            self.target.cache.failed(lead)
 
     def _turn_to(self, arm: Arm) -> None:
         """Those who wait for the first version's answer go on without it."""
@@ -170,3 +215,4 @@ class Journey(Exchange):
         if cache and self.lead is not None:
             cache.abandoned(self.lead)
         self.follow = self.lead = None
+        self._written_down(CLIENT_CLOSED_REQUEST)

@@ -9,6 +9,7 @@ from random import random
 from typing import Any, Protocol
 
 from cluster.frames import (
+    FLAG_TRACE,
     HANDSHAKE_LIMIT,
     HEADER,
     NONCE_BYTES,
@@ -90,14 +91,16 @@ class Lane(asyncio.Protocol):
 
     # Sending
 
-    def send(self, call: Waiter) -> int:
-        """Queue a request; its id, with which `cancel` withdraws it."""
+    def send(self, call: Waiter, place: bytes = b"") -> int:
+        """Queue a request; its id, with which `cancel` withdraws it. `place` is where a traced one is in its trace."""
         self._last_id = id = (self._last_id + 1) & 0xFFFFFFFF
         idle = not self.waiting
         self.waiting[id] = call
-        body = call.body
+        body, flags = call.body, call.flags
+        if place:
+            body, flags = place + body, flags | FLAG_TRACE
         outbox = self._outbox
-        outbox += (HEADER.pack(len(body), 16, call.flags, 0, id, call.wait_ms, call.json), body)
+        outbox += (HEADER.pack(len(body), 16, flags, 0, id, call.wait_ms, call.json), body)
         if idle:
             # A replica at rest is not kept waiting for company; what comes meanwhile is the next batch.
             self._flush()

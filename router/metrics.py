@@ -38,6 +38,7 @@ SENTENCES = {
     "nstarx_shadow_pairs": "Requests copied to a shadow, by what became of the pair of answers.",
     "nstarx_shadow_mismatches": "Compared pairs with an output beyond its tolerance.",
     "nstarx_shadow_dropped": "Requests chosen to be copied to a shadow and not sent, by reason.",
+    "nstarx_spans": "Spans of traced requests: recorded; exported, dropped for want of room, or taken by no collector.",
     "nstarx_snapshot_number": "Number of the snapshot of routes and replicas that a gateway holds.",
     "nstarx_gateway_start_time_seconds": "When a gateway started, in seconds since 1970.",
     "nstarx_experiment_requests": "Requests that took part in an experiment, by arm.",
@@ -81,6 +82,7 @@ def exposition(
                 *_of_standings(shares),
                 *_of_events(events),
                 *_of_caches(readings),
+                *_of_traces(readings),
                 *_of_shadows(readings),
                 *_of_experiments(readings),
                 *_of_replicas(counters),
@@ -168,6 +170,14 @@ def _of_events(events: Mapping[str, int]) -> Iterator[Metric]:
     for kind, count in events.items():
         counted.add_metric([kind], count)
     yield counted
+
+
+def _of_traces(readings: Readings) -> Iterator[Metric]:
+    spans = _counter("nstarx_spans", ("gateway", "outcome"))
+    for gateway, reading in readings.items():
+        for outcome, count in reading.get("traces", {}).items():
+            spans.add_metric([gateway, outcome], count)
+    yield spans
 
 
 def _of_caches(readings: Readings) -> Iterator[Metric]:

@@ -52,7 +52,7 @@ class Copy:
 
     __slots__ = (
         "at", "body", "due", "flags", "held", "id", "json", "lane", "mirror", "primary", "primary_ns", "request_id",
-        "rescued", "sent", "timeout_s", "trial", "values", "version", "wait_ms",
+        "rescued", "sent", "timeout_s", "traced", "trial", "values", "version", "wait_ms",
     )  # fmt: skip
 
     id: int
@@ -77,12 +77,13 @@ class Copy:
         self.primary = primary if len(primary.body) <= MOST_ANSWER else primary._replace(body=b"")
         self.primary_ns = clock() - journey.started
         self.values = mirror.values(journey)
+        self.traced = journey.traced.copied() if journey.traced else None
 
     def send(self, lane: Lane, now: int) -> None:
         """Begin to wait for the shadow's answer."""
         self.lane, self.sent, self.due = lane, now, now + int(self.timeout_s * 1e9)
         self.mirror.calls.started += 1
-        self.id = lane.send(self)
+        self.id = lane.send(self, self.traced.asked(lane) if self.traced else b"")
 
     def expire(self) -> None:
         """Its time is up."""
@@ -111,6 +112,8 @@ class Copy:
 
     def _end(self, status: int, body: bytes = b"", json: int = NO_JSON_LENGTH) -> None:
         spent = clock() - self.sent
+        if self.traced:
+            self.traced.came_to(status)
         self.mirror.calls.ended(status, spent)
         self.mirror.sender.ended(self, answer_of(status, json, body), spent)
 

@@ -3,6 +3,7 @@
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 from nstarx.spec.key import CookieSpec, KeySpec
@@ -43,6 +44,22 @@ def _from_query(name: bytes) -> Callable[[Facts], bytes | None]:
 
 def _from_claim(path: str) -> Callable[[Facts], bytes | None]:
     return lambda facts: claim_text(find_claim(facts.claims, path)) or None
+
+
+ASSIGNMENT = b"x-nstarx-assignment: %b\r\n"
+"""The header line that names who was assigned, without telling the key."""
+
+
+def begun(salt: str) -> "blake2b":
+    """What the ids of all keys with one salt begin with, to be copied."""
+    return blake2b(salt.encode() + b"\0", digest_size=16)
+
+
+def assignment(begun: "blake2b", key: bytes) -> bytes:
+    """The id of a key: as `judging.experiment.assignment_of`, the same at every gateway."""
+    id = begun.copy()
+    id.update(key)
+    return id.hexdigest().encode()
 
 
 class Issued(NamedTuple):

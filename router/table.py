@@ -147,8 +147,9 @@ class Compiler:
         shadowing: Shadowing | None = None,
         on_spent: Callable[[str], None] = lambda route: None,
         exposures: Exposures | None = None,
+        tracing: "Stage | None" = None,
     ) -> None:
-        """`on_spent` is told of routes whose budget for rescues is spent."""
+        """`on_spent` is told of routes whose budget for rescues is spent; `tracing` is every request's first stage."""
         self.shadowing = shadowing or Shadowing()
         self.backends: dict[str, Backend] = {}
         self.tallies: dict[tuple[str, str, str], Tally] = {}
@@ -165,6 +166,7 @@ class Compiler:
         self._closing: list[Caching] = []
         """Caches that routes have no more, and in which somebody waits."""
         self._exposures = exposures or Exposures()
+        self._tracing = tracing
         self._made: dict[Place, Target] = {}
 
     def compile(self, snapshot: Snapshot, blown: Iterable[tuple[str, str]] = ()) -> Table:
@@ -217,10 +219,10 @@ class Compiler:
     def _stages(self, route: RouteSpec, guide: Guide, cache: Caching | None) -> "tuple[Stage, ...]":
         """The order in which things happen to a request; nothing but turns needs none of it."""
         chosen = route.rules or route.split.sticky or route.split.trial
-        if not (chosen or cache or route.shadows):
+        if not (self._tracing or chosen or cache or route.shadows):
             return ()
-        choose: Stage = guide if chosen else take_turn
-        return (choose, cache) if cache else (choose,)
+        stages: list[Stage | None] = [self._tracing, guide if chosen else take_turn, cache]
+        return tuple([stage for stage in stages if stage is not None])
 
     def _guide(self, plan: "_Plan") -> Guide:
         route = plan.route

@@ -1,142 +1,90 @@
-"""Traces of requests: who is traced, and what is written down. The rest happens off the hot path, see `trace_export`.
+"""Spans of a gateway's own: the whole way of a request, and each call of a replica on it."""
 
-    tracer is None                      tracing is off: this test is all that it costs
-    trace = tracer.begin(headers)       None for a request that isn't traced
-    tracer.called(trace, …)             a call of a replica has ended
-    tracer.answered(trace, …)           the request has been answered
+from time import perf_counter_ns as clock
+from typing import TYPE_CHECKING
 
-Times are nanoseconds of `time.perf_counter_ns`, as everywhere on the request path.
-"""
+from cluster.trace_context import TraceContext, pack_place
+from cluster.tracing import Attributes, Trace, Tracer
 
-from collections import deque
-from enum import IntEnum
-from random import Random
-from typing import NamedTuple
-
-from nstarx.spec.tracing import TracingSpec
-from router.trace_context import RANDOM, SAMPLED, STATE_BYTES, TraceContext, format_traceparent, parse_traceparent
-
-TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"
-TWO64 = 1 << 64
-GOLDEN = 0x9E3779B97F4A7C15
-"""2⁶⁴ divided by the golden ratio: multiples of it fall evenly, and in no rhythm that callers could share."""
-
-Attributes = dict[str, str | int | float | bool]
-"""By the names of OpenTelemetry's semantic conventions, or `nstarx.…`."""
+if TYPE_CHECKING:
+    from router.journey import Journey
+    from router.lanes import Lane
 
 
-class Kind(IntEnum):
-    """What a span stands for; numbers as in OTLP."""
+class Traced:
+    """A traced request, or a copy of one: what there is to write down about it, and the call that is under way."""
 
-    SERVER = 2
-    """The gateway answered a client."""
-    CLIENT = 3
-    """The gateway asked a replica."""
+    __slots__ = (
+        "_answered", "_call", "_ref", "_replica", "_since", "_started", "_status", "_tracer", "_tries", "trace",
+    )  # fmt: skip
+
+    def __init__(self, tracer: Tracer, trace: Trace, started: int) -> None:
+        self.trace = trace
+        self._tracer = tracer
+        self._started = started
+        self._call = 0
+        """Id of the call's span; 0 while no replica is asked."""
+        self._ref = self._replica = ""
+        self._since = self._tries = 0
+        self._status = 200
+        self._answered = False
+
+    def copied(self) -> "Traced":
+        """The same request, sent to a shadow once it was answered."""
+        return Traced(self._tracer, self.trace, self._started)
+
+    def asked(self, lane: "Lane") -> bytes:
+        """A replica is asked: the place in the trace that it is told."""
+        if self._call:
+            self.came_to(UNANSWERED)
+        self._call, self._since = self._tracer.new_id(), clock()
+        self._ref, self._replica = lane.record.ref, lane.record.replica
+        return pack_place(TraceContext(self.trace.trace_id, self._call, self.trace.flags))
+
+    def came_to(self, status: int) -> None:
+        """The call has ended, if one was under way."""
+        self._status = status
+        if self._call:
+            tracer, id, self._call = self._tracer, self._call, 0
+            tracer.called(self.trace, id, self._since, clock(), self._ref, self._replica, status, self._tries)
+            self._tries += 1
+
+    def answered(self, journey: "Journey", status: int | None = None) -> None:
+        """The client has its answer, if it had none before; without a status it is what the last call came to."""
+        if self._answered:
+            return
+        self._answered = True
+        route = journey.target.route if journey.target else None
+        path = f"{route.path_prefix}/v2/models/{route.model}/infer" if route else ""
+        status = self._status if status is None else status
+        self._tracer.answered(self.trace, self._started, clock(), path, status, _about(journey))
 
 
-class Trace(NamedTuple):
-    """A request that is traced."""
-
-    trace_id: int
-    span_id: int
-    """The gateway's own span, parent of what the gateway does."""
-    parent_id: int
-    """The caller's span; 0 where the trace begins here."""
-    flags: int
-    state: bytes
-
-    def traceparent(self, span_id: int) -> bytes:
-        """The header that makes what the receiver does a part of one of our spans."""
-        return format_traceparent(TraceContext(self.trace_id, span_id, self.flags))
+UNANSWERED = 503
+"""What a try came to whose replica died, or had no room."""
 
 
-class Span(NamedTuple):
-    """What there is to know about something that was done."""
+class Tracing:
+    """The stage at which it is decided whether a request is traced."""
 
-    trace: Trace
-    id: int
-    parent_id: int
-    name: str
-    kind: Kind
-    started: int
-    ended: int
-    attributes: Attributes
-    failed: bool
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def __call__(self, journey: "Journey") -> bool:
+        trace = self._tracer.begin(journey.facts.headers)
+        if trace is not None:
+            journey.trace(Traced(self._tracer, trace, journey.started))
+        return True
 
 
-class Tracer:
-    """Decides what is traced and holds finished spans until they are exported, a bounded number of them.
-
-    Spans are appended by the event loop and taken by the thread that exports: a deque needs no lock for that.
-    """
-
-    def __init__(self, spec: TracingSpec, random: Random) -> None:
-        self._bits = random.getrandbits
-        self._follow_parent = spec.follow_parent
-        self._bound = round(spec.sample_ratio * TWO64)
-        self._place = random.getrandbits(64)
-        self._room = spec.max_queue_spans
-        self.waiting: deque[Span] = deque()
-        self.recorded = 0
-        self.dropped = 0
-        """Spans for which there was no room."""
-
-    def begin(self, headers: dict[bytes, bytes]) -> Trace | None:
-        """Whether a request is traced: as its caller's flag says; where that doesn't count, by the caller's trace id
-        (the lower 64 bits of it, as OpenTelemetry's TraceIdRatioBased); and without a caller's trace, by counting."""
-        header = headers.get(TRACEPARENT)
-        parent = parse_traceparent(header) if header is not None else None
-        if parent is None:
-            return self._new() if self._next() else None
-        traced = parent.sampled if self._follow_parent else parent.trace_id % TWO64 < self._bound
-        return self._joined(parent, headers.get(TRACESTATE, b"")) if traced else None
-
-    def called(
-        self, trace: Trace, id: int, started: int, ended: int, ref: str, replica: str, status: int, attempt: int = 0
-    ) -> None:
-        """A replica's call has ended; `id` is from `new_id`, so that the replica may have had it before."""
-        attributes: Attributes = {"nstarx.version": ref, "nstarx.replica": replica, "nstarx.status": status}
-        if attempt:
-            attributes["http.request.resend_count"] = attempt
-        failed = status >= 500
-        self.record(Span(trace, id, trace.span_id, f"call {ref}", Kind.CLIENT, started, ended, attributes, failed))
-
-    def answered(
-        self, trace: Trace, started: int, ended: int, route: str, status: int, attributes: Attributes | None = None
-    ) -> None:
-        """A request has been answered; `route` is the pattern of its path, `/v2/models/iris/infer`."""
-        known: Attributes = {
-            "http.request.method": "POST",
-            "http.route": route,
-            "http.response.status_code": status,
-            **(attributes or {}),
-        }
-        failed = status >= 500
-        if failed:
-            known["error.type"] = str(status)
-        name = f"POST {route}"
-        self.record(Span(trace, trace.span_id, trace.parent_id, name, Kind.SERVER, started, ended, known, failed))
-
-    def record(self, span: Span) -> None:
-        """Keep a finished span for the export, if there is room."""
-        if len(self.waiting) < self._room:
-            self.waiting.append(span)
-            self.recorded += 1
-        else:
-            self.dropped += 1
-
-    def new_id(self) -> int:
-        """An id for a span."""
-        return self._bits(64) or 1
-
-    def _next(self) -> bool:
-        """Whether the next request is among those that are traced: a share of them that is exact all the time."""
-        self._place = place = (self._place + GOLDEN) % TWO64
-        return place < self._bound
-
-    def _new(self) -> Trace:
-        return Trace(self._bits(128) or 1, self.new_id(), 0, SAMPLED | RANDOM, b"")
-
-    def _joined(self, parent: TraceContext, state: bytes) -> Trace:
-        kept = state if len(state) <= STATE_BYTES else b""
-        return Trace(parent.trace_id, self.new_id(), parent.span_id, parent.flags | SAMPLED, kept)
+def _about(journey: "Journey") -> Attributes:
+    """What a journey knows of itself."""
+    about: Attributes = {"nstarx.request_id": journey.request_id.decode("latin-1")}
+    arm = getattr(journey, "arm", None)
+    if arm is not None:
+        about |= {"nstarx.version": arm.ref, "nstarx.role": arm.role}
+    if journey.target:
+        about["nstarx.route"] = journey.target.route.name
+    if journey.rule:
+        about["nstarx.rule"] = journey.rule
+    return about

@@ -30,6 +30,7 @@ class Version:
             ray.get_runtime_context().get_node_id(),
             ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
             RayCoordination(),
+            args.tracing,
         )
         self._thread.submit(self._replica.start()).result()
         self._thread.settle()

@@ -26,18 +26,25 @@ from serving.responder import Responder
 from serving.runs import Clock, Runs, SyncRuns
 from serving.runtimes.runtime import Runtime
 from serving.streams import StreamRuns
+from serving.traces import Traces
 
 
 class Batcher:
     """Queue, runs and answers of one replica. Everything but the runs themselves happens on one event loop."""
 
     def __init__(
-        self, spec: ModelSpec, runtime: Runtime, loop: asyncio.AbstractEventLoop, clock: Clock = time.perf_counter_ns
+        self,
+        spec: ModelSpec,
+        runtime: Runtime,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock = time.perf_counter_ns,
+        traces: Traces | None = None,
     ) -> None:
         # Partial results are of one request, and of as many rows as the model likes.
         self.spec = spec.model_copy(update={"batching": Batching()}) if runtime.mode == "stream" else spec
         self.runtime = runtime
         self.counters = Counters()
+        self.traces = traces or Traces()
         self._loop = loop
         self._clock = clock
         self._compose()
@@ -52,7 +59,7 @@ class Batcher:
     def _compose(self) -> None:
         """The parts, each with those that it speaks to."""
         codec = Codec(self.spec)
-        self._responder = responder = Responder(self.spec.ref, self.counters)
+        self._responder = responder = Responder(self.spec.ref, self.counters, self.traces)
         self._queue = Queue(responder)
         self._large = LargeBodies(codec, self._loop, self._join)
         self._former = Former(codec, self._queue, responder, self.counters, self._large, self._clock)
@@ -61,7 +68,7 @@ class Batcher:
         self._lone: LoneRun | None = None
         if self.runtime.mode == "sync":
             self._runs = SyncRuns(*shared, self.spec.limits.max_concurrent_runs)
-            self._lone = LoneRun(self._runs, codec, self.counters, self._clock)
+            self._lone = LoneRun(self._runs, codec, self.counters, self.traces, self._clock)
         else:
             self._runs = (StreamRuns if self.runtime.mode == "stream" else AsyncRuns)(*shared)
         self._runs.ended = self._schedule
@@ -100,11 +107,13 @@ class Batcher:
 
     def withdraw(self, lane: Caller, id: int) -> None:
         """Nobody waits for this call any more: it is not run, or its task is cancelled."""
+        self.traces.forget(lane, id)
         if not self._runs.cancel(lane, id):
             self._queue.withdraw(lane, id, self._clock(), 2 * self.spec.limits.max_queue_size)
 
     def forsake(self, lane: Caller) -> None:
         """A closed lane's tasks are cancelled; what it has in the queue will be left out."""
+        self.traces.forget(lane)
         self._runs.cancel_lane(lane)
 
     # What the replica asks

@@ -12,6 +12,7 @@ import orjson
 
 from cluster.frames import (
     FLAG_INVALID,
+    FLAG_TRACE,
     HANDSHAKE_LIMIT,
     HEADER,
     NO_JSON_LENGTH,
@@ -24,6 +25,7 @@ from cluster.frames import (
     proof,
 )
 from cluster.keepalive import keep_alive
+from cluster.trace_context import PLACE_BYTES, unpack_place
 from nstarx.errors import LaneError
 from serving.batcher import Batcher
 from serving.call import Call
@@ -96,11 +98,22 @@ class Lane(asyncio.Protocol):
         for _, kind, flags, _, id, wait, json, payload in self._reader.feed(data):
             if kind == REQUEST and self.ready:
                 expires = arrived + wait * 1_000_000 if wait else 0
-                calls.append(Call(self, id, payload, None if json == NO_JSON_LENGTH else json, flags, arrived, expires))
+                call = Call(self, id, payload, None if json == NO_JSON_LENGTH else json, flags, arrived, expires)
+                if flags & FLAG_TRACE:
+                    self._trace(call)
+                calls.append(call)
             elif not self.ready:
                 self._greet(kind, payload)
             else:
                 self._control(kind, id)
+
+    def _trace(self, call: Call) -> None:
+        """Take the call's place in its trace from its payload."""
+        place, call.payload = call.payload[:PLACE_BYTES], call.payload[PLACE_BYTES:]
+        if len(place) < PLACE_BYTES:
+            raise LaneError(f"a traced request has at least {PLACE_BYTES} bytes")
+        call.flags &= ~FLAG_TRACE
+        self._server.batcher.traces.begin(call, unpack_place(place))
 
     def _greet(self, kind: int, payload: bytes) -> None:
         server = self._server

@@ -11,18 +11,20 @@ from serving.call import Call
 from serving.codec import Answer, Codec, without_id
 from serving.counters import Counters
 from serving.runs import FAILURES, Clock, SyncRuns
+from serving.traces import Traces
 
 
 class LoneRun:
     """Runs one call at a time."""
 
-    def __init__(self, runs: SyncRuns, codec: Codec, counters: Counters, clock: Clock) -> None:
+    def __init__(self, runs: SyncRuns, codec: Codec, counters: Counters, traces: Traces, clock: Clock) -> None:
         self._runs = runs
         self._infer = runs.runtime.infer
         self._decode = codec.decode_one
         self._encode = codec.encode_one
         self._codec = codec
         self._counters = counters
+        self._traces = traces
         self._clock = clock
         self._mark = PlainBatch([], {}, 0)
         """Stands among the runs under way for whichever call runs."""
@@ -64,6 +66,8 @@ class LoneRun:
             lane.flush()
         runs.pace.note(inferred - ready)
         self._counters.ran(1, rows or 1, (now, ready, inferred, done))
+        if self._traces.open:
+            self._traces.ran([call], (now, ready, inferred, done))
         return True
 
     def _tagged(self, answer: bytes | Answer, tag: bytes) -> bytes | Answer:

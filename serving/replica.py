@@ -6,25 +6,32 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 import psutil
 
 from cluster.coordination import Coordination
 from cluster.records import ReplicaRecord
+from cluster.trace_export import TraceExporter
+from cluster.tracing import Tracer
 from nstarx.errors import NStarXError
 from nstarx.repository import Repository
+from nstarx.spec.tracing import TracingSpec
 from nstarx.spec.version import VersionRef
 from serving.batcher import Batcher
 from serving.lanes import LaneServer
 from serving.runtimes.loading import load_runtime
 from serving.settings import apply_settings, differ
 from serving.sockets import remove, socket_path
+from serving.traces import Traces
 
 log = logging.getLogger("nstarx.serving")
 
 BEAT_S = 1.0
 DRAIN_S = 15.0
+EXPORT_S = 2.0
+"""How long the last spans may take on their way out."""
 LEAVE_S = 2.0
 """How long the coordinator may take to say goodbye; gateways learn of it from their lanes all the same."""
 
@@ -33,7 +40,13 @@ class Replica:
     """Lives on one event loop, its own thread's. `start` returns when it is ready and registered."""
 
     def __init__(
-        self, repository: Repository, ref: VersionRef, node: str, host: str | None, coordination: Coordination
+        self,
+        repository: Repository,
+        ref: VersionRef,
+        node: str,
+        host: str | None,
+        coordination: Coordination,
+        tracing: TracingSpec | None = None,
     ) -> None:
         self.id = f"{ref}-{secrets.token_hex(4)}"
         self.ref = ref
@@ -53,13 +66,16 @@ class Replica:
         self._refused = ""
         """Why the model would not take what the coordinator last said."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._tracer = Tracer(tracing, Random()) if tracing else None
+        self._exporter = TraceExporter(self._tracer, tracing, self.id) if self._tracer and tracing else None
 
     async def start(self) -> None:
         """Load, warm up, listen, register. Raises ModelLoadFailed or InvalidConfiguration."""
         self.spec, self.runtime = await load_runtime(self._repository, self.ref)
         self._announced = self.spec
         self._applied = self.spec.settings
-        self.batcher = Batcher(self.spec, self.runtime, asyncio.get_running_loop())
+        traces = Traces(self._tracer, str(self.ref), self.id)
+        self.batcher = Batcher(self.spec, self.runtime, asyncio.get_running_loop(), traces=traces)
         key = secrets.token_bytes(32)
         self.lanes = LaneServer(str(self.ref), key, self.batcher, self.report)
         self._socket = socket_path()
@@ -71,6 +87,8 @@ class Replica:
         )
         await self._register()
         self._tasks += asyncio.create_task(self._pulse()), asyncio.create_task(self._beat())
+        if self._exporter:
+            self._exporter.start()
 
     async def stop(self) -> None:
         """Leave: gateways are told, what they have sent is answered, then everything closes."""
@@ -87,6 +105,8 @@ class Replica:
             self.runtime.close()
         else:
             log.warning("a run of %s goes on; its model is not closed", self.ref, extra={"action": "run_abandoned"})
+        if self._exporter:
+            await asyncio.to_thread(self._exporter.close, EXPORT_S)
 
     async def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Settings from the deployment's own configuration; those given to the coordinator go over them.

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import orjson
 
-from nstarx.errors import ModelFailed, NStarXError
+from nstarx.errors import DeadlineExceeded, ModelFailed, NStarXError, Overloaded
 from nstarx.spec.version import VersionRef
 from serving.batch import Batch, Encoded
 from serving.call import Call
 from serving.codec import Answer, Bodies
 from serving.counters import Counters, Times
+from serving.traces import Traces
 
 log = logging.getLogger("nstarx.serving")
 
@@ -21,9 +22,10 @@ LOG_EVERY_NS = 1_000_000_000
 class Responder:
     """Tells calls what they came to, and counts it. Used on the event loop alone."""
 
-    def __init__(self, ref: VersionRef, counters: Counters) -> None:
+    def __init__(self, ref: VersionRef, counters: Counters, traces: Traces) -> None:
         self._ref = ref
         self._counters = counters
+        self._traces = traces
         self._last_logged = 0
 
     def answer(self, batch: Batch, encoded: Encoded, times: Times) -> None:
@@ -42,6 +44,8 @@ class Responder:
                 call.lane.respond(call, 200, body)
             _flush(calls)
         self._counters.ran(len(calls), batch.rows or len(calls), times)
+        if self._traces.open:
+            self._traces.ran(calls, times)
 
     def fail(self, batch: Batch, error: BaseException, began: int, now: int) -> list[Batch]:
         """A run failed. What to run again: each call of several by itself, so that only the bad one fails."""
@@ -56,6 +60,7 @@ class Responder:
             self._log(error, now)
             error = ModelFailed(str(self._ref), _first_line(error))
         self._counters.failed_after(now - began)
+        self._traces.failed(call, error.status, began, now)
         # A model's words may hold what UTF-8 can't.
         body = orjson.dumps({"error": error.sentence.encode(errors="replace").decode()})
         if begun:
@@ -68,6 +73,7 @@ class Responder:
     def end(self, call: Call, whole: Answer | None, times: Times) -> None:
         """A stream is complete: its client has all parts, or gets them as one answer."""
         self._counters.ran(1, 1, times)
+        self._traces.ran([call], times)
         if whole:
             call.lane.respond(call, 200, *whole)
         else:
@@ -81,6 +87,7 @@ class Responder:
     def expire(self, call: Call) -> None:
         """Its deadline passed before its run."""
         self._counters.expired += 1
+        self._traces.turned_away(call, DeadlineExceeded.status)
         call.lane.expired(call)
         call.lane.flush()
 
@@ -88,6 +95,7 @@ class Responder:
         """There was no room for them."""
         self._counters.rejected += len(calls)
         for call in calls:
+            self._traces.turned_away(call, Overloaded.status)
             call.lane.overloaded(call)
         _flush(calls)
 

@@ -9,10 +9,13 @@ from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.model import Count
 from nstarx.spec.record import Record
 from nstarx.spec.route import RoutesDocument, RouteSpec
+from nstarx.spec.tracing import TracingSpec
 from nstarx.spec.version import Ref, VersionRef
 
 GATEWAY_APPLICATION = "nstarx-gateway"
 """Name of the gateways' Ray Serve application."""
+REPLICA_SERVICE = "nstarx-replica"
+"""`service.name` of the spans of replicas."""
 GATEWAY_IMPORT_PATH = "router.app:build"
 VERSION_IMPORT_PATH = "serving.app:build"
 
@@ -31,6 +34,8 @@ class VersionArgs(VersionSpec):
 
     repository: str = "models"
     """Folder of the model repository; a relative one is looked for where the replica starts, then in the checkout."""
+    tracing: TracingSpec | None = None
+    """Where spans of traced requests go; the gateways decide which those are."""
 
 
 class GatewayArgs(GatewaySpec):
@@ -84,7 +89,11 @@ class ClusterSpec(Record):
 
     def version_args(self, version: VersionSpec) -> dict[str, Any]:
         """Arguments of one version's application, as plain data."""
-        return {**version.model_dump(mode="json", exclude_unset=True), "repository": self.repository}
+        args = {**version.model_dump(mode="json", exclude_unset=True), "repository": self.repository}
+        if self.gateway.tracing is None:
+            return args
+        tracing = self.gateway.tracing.model_dump(mode="json", exclude_unset=True)
+        return {**args, "tracing": {**tracing, "service_name": REPLICA_SERVICE}}
 
     def serve_config(self) -> dict[str, Any]:
         """The same as a Ray Serve config file, for `serve deploy`."""

@@ -8,6 +8,7 @@ from nstarx.spec.identity import IdentitySpec
 from nstarx.spec.model import Count, Seconds
 from nstarx.spec.quantity import Bytes
 from nstarx.spec.record import Record
+from nstarx.spec.tracing import TracingSpec
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -54,5 +55,7 @@ class GatewaySpec(Record):
     state_dir: Annotated[str, AfterValidator(_absolute)] | None = None
     """Folder for what experiments have seen. The coordinator must find it wherever it runs; null is the user's private
     folder among the temporary files of its machine, by administration port."""
+    tracing: TracingSpec | None = None
+    """Which requests become OpenTelemetry spans, and where those go; null traces none."""
     model_control: Literal["none", "explicit"] = "none"
     """Whether clients of the inference port may load and unload models; administration always may."""

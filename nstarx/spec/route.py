@@ -118,15 +118,13 @@ class RouteSpec(Record):
 
     @model_validator(mode="after")
     def _public_answers_are_nobodys_own(self) -> Self:
-        """A CDN would hand one client's cookie to all others, and can't know whose address stood for a version."""
-        own = [
-            split.sticky
-            for split in self.splits
-            if split.sticky and (split.sticky.cookie or split.sticky.client_address)
-        ]
-        if self.cache and self.cache.public and own:
+        """A CDN would hand one client's cookie or assignment to all others, and can't know whose address it was."""
+        keys = [split.sticky for split in self.splits if split.sticky]
+        own = [str(key) for key in keys if key.cookie or key.client_address]
+        own += [f"experiment '{split.experiment}'" for split in self.splits if split.experiment]
+        if own and self.cache and self.cache.public:
             raise ValueError(
-                f"cache.public: must be false where versions stick to {own[0]}, which a CDN can't tell apart"
+                f"cache.public: must be false where versions stick to {own[0]}; a CDN can't tell those apart"
             )
         return self
 

@@ -40,6 +40,7 @@ from nstarx.spec import (
     route,
     shadow,
     split,
+    tracing,
 )
 from nstarx.spec.cluster import ClusterSpec, GatewayArgs, VersionArgs
 from nstarx.spec.model import ModelSpec
@@ -83,6 +84,7 @@ SECTIONS = {
     fallback.FallbackSpec: (DEMOTION, "fallback"),
     fallback.StaticAnswer: (DEMOTION, "fallback.static"),
     cache.CacheSpec: ("caching.md", "cache"),
+    tracing.TracingSpec: ("tracing.md", "tracing"),
     retry.RetrySpec: ("limits.md", "retry"),
     shadow.ShadowSpec: (SHADOWS, "shadow"),
     shadow.ToleranceSpec: (SHADOWS, "tolerance"),
@@ -161,7 +163,14 @@ def is_default(field: FieldInfo, cell: str) -> bool:
 def families() -> dict[str, set[str]]:
     """Name of each metric, as Prometheus stores it, to its labels."""
     kept = RouteCache[str](cache.CacheSpec(), "iris")
-    reading = {"node": "n", "snapshot": 1, "started": 0.0, "refused": {400: 1}, "caches": {"iris": kept.reading()}}
+    reading = {
+        "node": "n",
+        "snapshot": 1,
+        "started": 0.0,
+        "refused": {400: 1},
+        "caches": {"iris": kept.reading()},
+        "traces": {"recorded": 1},
+    }
     shadow = {"route": "iris", "ref": "iris@1.1.0", "mismatched": 1, "outcomes": {"compared": 1}, "drops": {"busy": 1}}
     decided = {"rescues": {"iris": 1}, "rules": {"iris": {"testers": 1}}}
     counted = {"requests": {"label": {"iris@1.0.0": 1}}, "outcomes": {"label": {"counted": 1}}, "dropped": 0}

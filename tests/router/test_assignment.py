@@ -126,10 +126,10 @@ def test_a_client_without_the_cookie_is_given_one_and_keeps_its_arm() -> None:
     found = target(trial(key={"cookie": {"name": "visitor"}}))
     first = decided(found, None)
     assert first.assignment
-    name, _, value = first.cookie.partition(b": ")[2].partition(b";")[0].partition(b"=")
+    name, _, value = first.lines.partition(b": ")[2].partition(b";")[0].partition(b"=")
     assert (name, value) == (b"visitor", first.key)
     again = found.guide.decide(Facts({b"cookie": b"visitor=" + value}, b""))
-    assert (again.assignment, again.cookie) == (first.assignment, b"")
+    assert (again.assignment, again.lines) == (first.assignment, b"")
 
 
 def test_what_a_demoted_arm_loses_moves_its_own_users_and_nobody_else() -> None:

@@ -517,9 +517,15 @@ def test_headers_that_choose_a_version_are_known_for_vary() -> None:
     assert selecting(route(split=split, rules=rules)) == ("x-user", "x-tenant", "cookie", "authorization")
 
 
-@pytest.mark.parametrize("key", [{"cookie": {"name": "user"}}, {"client_address": True}])
-def test_public_answers_and_versions_that_stick_to_what_a_cdn_can_not_see_do_not_go_together(key: Any) -> None:
-    split = {"weighted": {OLD: 1}, "sticky": key}
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"weighted": {OLD: 1}, "sticky": {"cookie": {"name": "user"}}},
+        {"weighted": {OLD: 1}, "sticky": {"client_address": True}},
+        {"experiment": "colour"},
+    ],
+)
+def test_public_answers_and_versions_that_stick_to_what_a_cdn_can_not_see_do_not_go_together(split: Any) -> None:
     with pytest.raises(InvalidConfiguration, match="public"):
         parse(RouteSpec, {"model": "model", "split": split, "cache": {"public": True}}, "route")
     assert route(split=split, cache={"public": False}).cache

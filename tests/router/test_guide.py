@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.records import Snapshot
+from judging.experiment import assignment_of
 from nstarx.errors import InvalidConfiguration
 from nstarx.spec.record import parse
 from nstarx.spec.route import RoutesDocument, RouteSpec
@@ -167,3 +168,22 @@ def test_request_id_is_echoed_or_made(guided: Gateway) -> None:
         assert len(set(made)) == 3
         too_long = wire.send(post(IRIS, iris(), f"X-Request-Id: {'x' * 200}")).answer().headers["x-request-id"]
         assert len(too_long) < 100
+
+
+def test_answers_of_sticky_routes_name_whose_they_are_and_not_the_key(guided: Gateway) -> None:
+    body = post(IRIS, iris())
+    with Wire(guided) as wire:
+        first = wire.send(body).answer()
+        cookie = first.headers["set-cookie"].partition(";")[0]
+        again = wire.send(post(IRIS, iris(), f"Cookie: {cookie}")).answer()
+        other = wire.send(body).answer()
+    id = first.headers["x-nstarx-assignment"]
+    assert id == assignment_of("iris", cookie.partition("=")[2])
+    assert again.headers["x-nstarx-assignment"] == id != other.headers["x-nstarx-assignment"]
+
+
+def test_answers_of_routes_that_count_requests_out_name_nobody() -> None:
+    found = target({"split": canary(50, sticky={"header": "x-user"})})
+    assert found
+    assert found.guide.decide(Facts({}, IRIS.encode())).lines == b""
+    assert found.guide.decide(Facts({b"x-user": b"ada"}, IRIS.encode())).lines.startswith(b"x-nstarx-assignment: ")

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from nstarx.tensors import Tensors
 from serving.batcher import Batcher
 from serving.call import Call
 from serving.runtimes.runtime import Runtime
+from serving.traces import Traces
 from tests.serving.codec.samples import body, tensor, x
 
 Mode = Literal["sync", "async", "stream"]
@@ -200,10 +202,16 @@ class Clock:
         self.now += int(milliseconds * 1e6)
 
 
-def batcher(runtime: Runtime, spec: ModelSpec, clock: Callable[[], int] | None = None, on_loop: bool = True) -> Batcher:
+def batcher(
+    runtime: Runtime,
+    spec: ModelSpec,
+    clock: Callable[[], int] | None = None,
+    on_loop: bool = True,
+    traces: Traces | None = None,
+) -> Batcher:
     """A batcher on the running loop, whose runs are on the loop from the first one unless said otherwise."""
     loop = asyncio.get_running_loop()
-    made = Batcher(spec, runtime, loop, clock) if clock else Batcher(spec, runtime, loop)
+    made = Batcher(spec, runtime, loop, clock or time.perf_counter_ns, traces)
     made.pace.on_loop = on_loop
     return made
 

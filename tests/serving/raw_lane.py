@@ -13,6 +13,7 @@ from cluster.frames import HEADER, NO_JSON_LENGTH, NONCE_BYTES, PREFACE, Frame, 
 from cluster.records import ReplicaRecord
 from nstarx.spec.model import ModelSpec
 from serving.lanes import HANDSHAKE_S, LaneServer
+from serving.traces import Traces
 from tests.serving.doubles import Obedient, Rows, batcher, request, rows_of, spec
 
 REF = "sample@1.0.0"
@@ -40,10 +41,11 @@ async def serving(
     model: ModelSpec | None = None,
     on_loop: bool = True,
     handshake_s: float = HANDSHAKE_S,
+    traces: Traces | None = None,
 ) -> AsyncIterator[Served]:
     """A replica's lanes and batcher, listening on the Unix socket or host that `place` names."""
     runtime = runtime or Obedient()
-    batches = batcher(runtime, model or spec(), on_loop=on_loop)
+    batches = batcher(runtime, model or spec(), on_loop=on_loop, traces=traces)
     lanes = LaneServer(REF, KEY, batches, batches.counters.as_dict, handshake_s)
     listen = lanes.listen_unix(str(place)) if isinstance(place, Path) else lanes.listen_tcp(place)
     try:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cluster.tracing import Kind, Span, Tracer
 from nstarx.errors import InvalidConfiguration
 from nstarx.spec.tracing import TracingSpec
-from router.tracing import Kind, Span, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -29,9 +29,12 @@ def unix_offset() -> int:
 
 
 class TraceExporter:
-    """Exports a tracer's spans until it is closed. Raises InvalidConfiguration where the extra `otel` is missing."""
+    """Exports a tracer's spans until it is closed. Raises InvalidConfiguration where the extra `otel` is missing.
 
-    def __init__(self, tracer: Tracer, spec: TracingSpec, gateway: str, offset: Offset = unix_offset) -> None:
+    `process` is the id of the gateway or replica.
+    """
+
+    def __init__(self, tracer: Tracer, spec: TracingSpec, process: str, offset: Offset = unix_offset) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
@@ -44,7 +47,7 @@ class TraceExporter:
         self._tracer = tracer
         self._interval_s = spec.interval_s
         self._offset = offset
-        self._resource = Resource.create({"service.name": spec.service_name, "service.instance.id": gateway})
+        self._resource = Resource.create({"service.name": spec.service_name, "service.instance.id": process})
         self._scope = InstrumentationScope("nstarx")
         self._sink: SpanExporter = OTLPSpanExporter(endpoint=spec.endpoint, timeout=spec.export_timeout_s)
         self._success = SpanExportResult.SUCCESS
@@ -111,7 +114,7 @@ class TraceExporter:
             parent=_context(span, span.parent_id, remote=span.kind is Kind.SERVER) if span.parent_id else None,
             resource=self._resource,
             attributes=span.attributes,
-            kind=SpanKind.SERVER if span.kind is Kind.SERVER else SpanKind.CLIENT,
+            kind=SpanKind[span.kind.name],
             status=Status(StatusCode.ERROR if span.failed else StatusCode.UNSET),
             start_time=span.started + offset,
             end_time=span.ended + offset,

@@ -15,12 +15,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags, Status
 
+from cluster.trace_context import TraceContext, format_traceparent, parse_traceparent
+from cluster.trace_export import BATCH, TraceExporter, unix_offset
+from cluster.tracing import Trace, Tracer
 from nstarx.errors import InvalidConfiguration
 from nstarx.spec.record import parse
 from nstarx.spec.tracing import TracingSpec
-from router.trace_context import TraceContext, format_traceparent, parse_traceparent
-from router.trace_export import BATCH, TraceExporter, unix_offset
-from router.tracing import Trace, Tracer
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{CALLER}-01".encode(), f"00-{TRACE}-{CALLER}-00".encode()
