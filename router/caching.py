@@ -164,7 +164,7 @@ def selecting(route: RouteSpec) -> tuple[str, ...]:
     """Request headers by which a route chooses versions, for `Vary`."""
     found: list[str] = []
     for split in route.splits:
-        found += _headers_of_key(split.trial.experiment.key if split.trial else split.sticky)
+        found += _headers_of_key(split.key)
     for match in (rule.match for rule in route.rules):
         found += match.headers
         found += ["cookie"] if match.cookies else []

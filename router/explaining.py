@@ -102,19 +102,21 @@ def explained(target: Target, question: Question, standings: dict[str, Standing]
     rules = tuple(_rule(route, rule, facts) for rule in route.rules)
     decided_by = next((rule.rule for rule in rules if rule.matches), None)
     choose = _chooser(target, decided_by)
-    sticky, assigned = choose.split.sticky, choose.assigned(facts)
+    sticky, assigned = choose.split.key, choose.assigned(facts)
     versions = tuple(_chances(choose, assigned.ref if assigned else None, standings))
     why = "The path names the version." if question.version else _why(route, rules, decided_by, choose)
+    about = [sentence] if (sentence := choose.about(facts)) else []
+    is_tied = assigned is not None and choose.key(facts) is not None
     stand_in = target.live_arm()
     return Explanation(
         route=route.name,
         path=question.address.path.decode(),
         rules=rules,
         decided_by=decided_by,
-        assigned_by=str(sticky) if assigned else None,
+        assigned_by=str(sticky) if is_tied else None,
         versions=versions,
         sentence=" ".join(
-            [why, *_lost(versions), _answer(versions, sticky, assigned is not None), *_absent(versions, stand_in)]
+            [why, *about, *_lost(versions), _answer(versions, sticky, is_tied), *_absent(versions, stand_in)]
         ),
     )
 

@@ -61,19 +61,28 @@ class Chooser:
             key, line = issue(self._cookie, token_bytes(COOKIE_BYTES))
         return Decision(self._assigned(key), self._rule, key, ASSIGNMENT % assignment(self._begun, key) + line)
 
+    def key(self, facts: Facts) -> bytes | None:
+        """What the request could be assigned by, if it has that."""
+        return self._find(facts) if self._find else None
+
     def assigned(self, facts: Facts) -> Arm | None:
         """The arm that the request's key is tied to; None where it has none, and is counted out. Takes no turn."""
-        key = self._find(facts) if self._find else None
+        key = self.key(facts)
         return self._assigned(key) if key is not None and self._assigned else None
+
+    def about(self, facts: Facts) -> str | None:
+        """A sentence about the experiment whose split it is, if it is one's."""
+        return f"Experiment '{self.split.experiment}' is not running." if self.split.experiment else None
 
 
 class TrialChooser(Chooser):
     """Picks an arm of an experiment that runs, by its own key."""
 
-    __slots__ = ("_part",)
+    __slots__ = ("_part", "_trial")
 
     def __init__(self, trial: Trial, split: SplitSpec, arms: Sequence[Arm], rule: str | None, seed: int) -> None:
         super().__init__(split, arms, trial.salt, rule, seed)
+        self._trial = trial
         key = trial.experiment.key
         if key is not None:
             self._find, self._cookie = key_of(key), key.cookie
@@ -84,10 +93,20 @@ class TrialChooser(Chooser):
         return Decision(arm, self._rule, key, line, assignment)
 
     def assigned(self, facts: Facts) -> Arm | None:
-        """Those without a key have the control, unless they are given one as a cookie, or the experiment has none."""
-        if self._find is None or (self._cookie is not None and self._find(facts) is None):
+        """Those without the key have the control, unless they are given one as a cookie, or the experiment has none."""
+        if self._find is None or (self._cookie is not None and self.key(facts) is None):
             return None
         return self._part(facts)[0]
+
+    def about(self, facts: Facts) -> str:
+        running, key = f"Experiment '{self._trial.experiment.name}' is running", self._trial.experiment.key
+        if key is None:
+            return f"{running}, and assigns each request by itself."
+        if self.key(facts) is None:
+            then = "the gateway issues one" if self._cookie else "the control answers, and is not counted"
+            return f"{running}, but {key} is missing: {then}."
+        takes_part = self._part(facts)[1] is not None
+        return f"{running}, and this caller {'takes part' if takes_part else 'is kept out of it'}."
 
 
 def chooser(split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> Chooser:

@@ -88,6 +88,11 @@ class SplitSpec(Record):
         return self._bound.running if self._bound else None
 
     @property
+    def key(self) -> KeySpec | None:
+        """What says whose request it is, where that matters now."""
+        return self.trial.experiment.key if self.trial else self.sticky
+
+    @property
     def weights(self) -> dict[str, float]:
         """Version to weight, the stable version first."""
         if self.canary:

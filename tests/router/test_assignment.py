@@ -179,5 +179,9 @@ def test_explaining_says_the_arm_of_a_key_and_none_where_there_is_none() -> None
     nobody = chooser.assigned(Facts({}, b""))
     assert nobody
     assert nobody.ref == OLD
+    assert (
+        chooser.about(Facts({b"x-user": b"alice"}, b"")) == "Experiment 'label' is running, and this caller takes part."
+    )
+    assert "header 'x-user' is missing: the control answers" in str(chooser.about(Facts({}, b"")))
     assert target(trial()).guide.default.assigned(Facts({}, b"")) is None
     assert target(trial(key={"cookie": {"name": "visitor"}})).guide.default.assigned(Facts({}, b"")) is None

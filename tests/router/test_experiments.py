@@ -160,11 +160,19 @@ def test_assignments_reach_the_coordinator_within_seconds_and_waiting_outcomes_c
 
 
 def test_held_out_users_are_answered_and_not_counted(lab: Lab) -> None:
+    idle = lab.admin.explain({"model": "iris", "headers": {"x-user": "user-1"}})
+    assert idle["sentence"] == f"The route's split decides. Experiment 'label' is not running. {OLD} answers."
     lab.start()
     answers = [lab.ask(f"user-{number}") for number in range(200)]
     out = [answer for answer in answers if "x-nstarx-assignment" not in answer.headers]
     assert 5 < len(out) < 40
     assert {answer.headers["x-nstarx-version"] for answer in out} == {OLD}
+    lab.hand_in()
+    assert lab.status()["assigned"] == 200 - len(out)
+    user = next(f"user-{place}" for place, answer in enumerate(answers) if answer in out)
+    explained = lab.admin.explain({"model": "iris", "headers": {"x-user": user}})["sentence"]
+    assert "is running, and this caller is kept out of it. By header 'x-user' this caller gets iris@1.0.0" in explained
+    assert "is missing: the control answers, and is not counted." in lab.admin.explain({"model": "iris"})["sentence"]
     lab.hand_in()
     assert lab.status()["assigned"] == 200 - len(out)
 
