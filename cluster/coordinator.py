@@ -14,7 +14,16 @@ from uuid import uuid4
 import orjson
 
 from cluster import chronicle
-from cluster.coordination import Applied, Beat, Coordination, Member, NotJoined, RoutesSeed, digest
+from cluster.coordination import (
+    Applied,
+    Beat,
+    Coordination,
+    CoordinatorUnavailable,
+    Member,
+    NotJoined,
+    RoutesSeed,
+    digest,
+)
 from cluster.demotions import Change, Demotions
 from cluster.events import Event, EventKind, EventLog
 from cluster.experiments import ExperimentStatus, Exposed
@@ -240,9 +249,11 @@ class Coordinator(Coordination):
         return Applied(number=self._snapshot.number, etag=f'"{self._snapshot.number}"', changed=True)
 
     async def experiments(self) -> tuple[ExperimentStatus, ...]:
+        self._await_gateways()
         return tuple(self._trials.statuses(self._wall()))
 
     async def experiment(self, name: str) -> ExperimentStatus:
+        self._await_gateways()
         return self._trials.status(name, self._wall())
 
     async def start_experiment(self, name: str) -> ExperimentStatus:
@@ -253,11 +264,18 @@ class Coordinator(Coordination):
 
     async def _carry_through(self, name: str, change: Callable[[str, float], Told]) -> ExperimentStatus:
         """Change an experiment's life, show it, and keep it."""
+        self._await_gateways()
         if self._ledger.failed:
             await self._ledger.commit()
         self._tell_of([change(name, self._wall())])
         await self._ledger.commit()
         return self._trials.status(name, self._wall())
+
+    def _await_gateways(self) -> None:
+        """Until the first gateway has joined, a coordinator knows nothing of its former lives' experiments, and must
+        not say that there are none. Raises CoordinatorUnavailable."""
+        if not self._gateways:
+            raise CoordinatorUnavailable("no gateway has joined it yet")
 
     async def hand_in(self, gateway: str, number: int, exposed: tuple[Exposed, ...]) -> None:
         self._hear(gateway)
@@ -265,6 +283,7 @@ class Coordinator(Coordination):
         await self._ledger.commit()
 
     async def report_outcomes(self, experiment: str, outcomes: tuple[OutcomeRecord, ...]) -> tuple[Recording, ...]:
+        self._await_gateways()
         if self._ledger.failed:
             await self._ledger.commit()
         recordings = self._trials.record(experiment, outcomes)
@@ -313,8 +332,8 @@ class Coordinator(Coordination):
         """Keep what experiments see in this folder, and take over what is there. Where that fails, gateways join all
         the same: whoever changes an experiment is told."""
         try:
-            self._ledger.settle(private_folder() / Path(state_dir))
-        except (LedgerUnwritable, PermissionError) as error:
+            self._ledger.settle(lambda: Path(state_dir) if state_dir.startswith("/") else private_folder() / state_dir)
+        except LedgerUnwritable as error:
             log.error("%s", error, extra={"action": "state_unreadable"})
 
     def _tell_of(self, told: Iterable[Told]) -> None:

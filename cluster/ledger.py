@@ -32,10 +32,10 @@ class LedgerUnwritable(Unavailable):
 
     code = "state_unwritable"
 
-    def __init__(self, folder: Path, reason: str) -> None:
+    def __init__(self, folder: Path | None, reason: str) -> None:
         super().__init__(
-            f"the state of experiments can't be kept in {folder}: {reason}; mend that, or set gateway.state_dir to "
-            "another folder, then repeat the call: nothing counts twice"
+            f"the state of experiments can't be kept{f' in {folder}' if folder else ''}: {reason}; mend that, or set "
+            "gateway.state_dir to another folder, then repeat the call: nothing counts twice"
         )
 
 
@@ -53,6 +53,7 @@ class Ledger:
         self._state = state
         self._restore = restore
         self._limit = limit
+        self._locate: Callable[[], Path] | None = None
         self._folder: Path | None = None
         self._lock: int | None = None
         self._journal: int | None = None
@@ -65,18 +66,19 @@ class Ledger:
         self.failed = False
         """Whether the last attempt to write was in vain."""
 
-    def settle(self, folder: Path) -> None:
-        """Where the files are. The first word counts; what is there already is restored. Raises LedgerUnwritable when
-        it can't be: it is tried again before anything is written."""
-        if self._folder is None:
-            self._folder = folder
-        if self._lock is None and self._folder.exists():
+    def settle(self, locate: Callable[[], Path]) -> None:
+        """What finds the folder, or raises OSError. The first word counts; what is there already is restored. Raises
+        LedgerUnwritable when it can't be: it is tried again before anything is written."""
+        self._locate = self._locate or locate
+        if self._lock is None:
             with self._translated():
-                self._open()
+                self._folder = self._locate()
+                if self._folder.exists():
+                    self._open()
 
     def append(self, entry: Entry) -> None:
         """Something has happened; `commit` keeps it."""
-        if self._folder is not None:
+        if self._locate is not None:
             self._buffer.append(entry)
             self._taken += 1
 
@@ -108,7 +110,8 @@ class Ledger:
 
     def _open(self) -> None:
         """Make the folder this process's own, and restore what is there."""
-        folder = self._path("")
+        assert self._locate is not None
+        folder = self._folder = self._locate()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -174,7 +177,7 @@ class Ledger:
         generation = self._generation + 1
         document = {"format": FORMAT, "generation": generation, "state": state}
         draft = self._path("state.json.new")
-        with draft.open("wb") as file:
+        with open(draft, "wb", opener=_private) as file:
             file.write(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
             file.flush()
             os.fsync(file.fileno())
@@ -185,7 +188,7 @@ class Ledger:
             os.close(self._journal)
             self._journal = None
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        self._journal = os.open(self._journal_path(), flags, 0o600)
+        self._journal = _private(str(self._journal_path()), flags)
         self._size = 0
         old.unlink(missing_ok=True)
         self._keep_names()
@@ -228,10 +231,15 @@ class Ledger:
             yield
         except BlockingIOError:
             self.failed = True
-            raise LedgerUnwritable(self._path(""), "another coordinator uses it") from None
+            raise LedgerUnwritable(self._folder, "another coordinator uses it") from None
         except OSError as error:
             self.failed = True
-            raise LedgerUnwritable(self._path(""), error.strerror or str(error)) from error
+            raise LedgerUnwritable(self._folder, error.strerror or str(error)) from error
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that is its owner's alone."""
+    return os.open(path, flags, 0o600)
 
 
 def _heard(task: asyncio.Task[None]) -> None:

@@ -14,7 +14,7 @@ from cluster.events import EventKind
 from cluster.experiments import ExperimentConflict, ExperimentNotFound, ExperimentStatus, Exposed, State
 from cluster.ledger import Entry
 from judging.bandit import shares
-from judging.experiment import Arm, Experiment, Recording
+from judging.experiment import Arm, Experiment, Recording, assignment_of
 from judging.winner import Result, result
 from nstarx.spec.experiment import ExperimentSpec, InvalidOutcome, OutcomeRecord
 from nstarx.spec.route import RouteSpec
@@ -202,7 +202,7 @@ class Trials:
         new = [o for o, recording in zip(outcomes, recordings, strict=True) if recording is not Recording.DUPLICATE]
         if new:
             run.news += 1
-            documents = [outcome.model_dump(exclude_none=True) for outcome in new]
+            documents = [_without_key(outcome, run.trial.salt) for outcome in new]
             self._keep({"kind": "outcomes", "name": name, "started": run.trial.started, "outcomes": documents})
         return recordings
 
@@ -250,8 +250,8 @@ class Trials:
         details = {"experiment": spec.name, "before": before, "after": run.told}
         return [Told(EventKind.WEIGHTS_CHANGED, f"experiment '{spec.name}' moves weight: {_spoken(weights)}", details)]
 
-    def status(self, name: str, now: float) -> ExperimentStatus:
-        """Raises ExperimentNotFound."""
+    def status(self, name: str, now: float, fresh: bool = True) -> ExperimentStatus:
+        """With a verdict at most `JUDGE_S` old, or, of many, with the latest. Raises ExperimentNotFound."""
         run, spec = self._run(name), self._configured.get(name)
         if run is None:
             assert spec is not None
@@ -270,12 +270,12 @@ class Trials:
             outcomes=sum(arm[metric].n for arm in state.arms.values()),
             waiting=state.waiting,
             lost=state.lost,
-            result=run.verdict(now).to_json(),
+            result=(run.judged if run.judged and not fresh else run.verdict(now)).to_json(),
         )
 
     def statuses(self, now: float) -> list[ExperimentStatus]:
         """Those that are configured, then those that were."""
-        return [self.status(name, now) for name in dict.fromkeys([*self._configured, *self._runs])]
+        return [self.status(name, now, fresh=False) for name in dict.fromkeys([*self._configured, *self._runs])]
 
     def _state_of(self, name: str, trial: Trial) -> State:
         if name not in self._configured:
@@ -372,6 +372,12 @@ class Trials:
         if name not in self._runs and name not in self._configured:
             raise ExperimentNotFound(name, {*self._configured, *self._runs})
         return self._runs.get(name)
+
+
+def _without_key(outcome: OutcomeRecord, salt: str) -> dict[str, Any]:
+    """What is kept of an outcome: its assignment, which does not tell who the caller is."""
+    assignment = outcome.assignment or assignment_of(salt, outcome.key or "")
+    return {**outcome.model_dump(exclude_none=True, exclude={"key"}), "assignment": assignment}
 
 
 def _trial(document: Any) -> Trial:

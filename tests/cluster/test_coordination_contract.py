@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.coordination import Coordination, NotJoined, RoutesSeed
+from cluster.coordination import Coordination, CoordinatorUnavailable, NotJoined, RoutesSeed
 from cluster.events import EventKind
 from cluster.experiments import ExperimentConflict, ExperimentNotFound, Exposed
 from cluster.records import CachePurge, Snapshot
@@ -208,6 +208,21 @@ async def test_experiment_is_started_seen_and_stopped(coordination: Coordination
     assert route.split.weights == {"iris@1.0.0": 1.0, "iris@1.1.0": 0.0}
     kinds = [event.kind for event in await coordination.events(0)]
     assert kinds.count(EventKind.EXPERIMENT_STARTED) == kinds.count(EventKind.EXPERIMENT_STOPPED) == 1
+
+
+async def test_a_coordinator_that_no_gateway_has_joined_does_not_say_that_there_are_no_experiments(
+    coordination: Coordination,
+) -> None:
+    outcome = OutcomeRecord(key="u", metric="accepted", value=1)
+    for call in (
+        coordination.experiments(),
+        coordination.experiment("label"),
+        coordination.start_experiment("label"),
+        coordination.stop_experiment("label"),
+        coordination.report_outcomes("label", (outcome,)),
+    ):
+        with pytest.raises(CoordinatorUnavailable):
+            await call
 
 
 async def test_what_experiments_refuse_is_said(coordination: Coordination) -> None:

@@ -20,7 +20,7 @@ class Life:
         self.numbers: list[int] = []
         self.ledger = Ledger(lambda: self.numbers.copy(), self.restore, limit)
         if folder:
-            self.ledger.settle(folder)
+            self.ledger.settle(lambda: folder)
 
     def restore(self, state: Any, entries: Sequence[Entry]) -> None:
         self.numbers = [*(state or []), *(entry["add"] for entry in entries)]
@@ -40,6 +40,10 @@ def reborn(folder: Path) -> list[int]:
     life = Life(folder)
     life.ledger.close()
     return life.numbers
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 def has_failed(life: Life) -> bool:
@@ -69,6 +73,7 @@ async def test_an_empty_folder_is_not_made_before_there_is_something_to_keep(tmp
     assert not (tmp_path / "state").exists()
     await life.keep(1)
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in files(tmp_path / "state")} == {0o600}
 
 
 async def test_callers_who_commit_at_once_share_a_write_and_none_returns_before_his_entry_is_there(
@@ -151,7 +156,7 @@ async def test_two_never_write_to_one_folder(tmp_path: Path) -> None:
     first, second = Life(tmp_path), Life(None)
     await first.keep(1)
     with pytest.raises(LedgerUnwritable, match="another coordinator uses it"):
-        second.ledger.settle(tmp_path)
+        second.ledger.settle(lambda: tmp_path)
     with pytest.raises(LedgerUnwritable) as refused:
         await second.keep(2)
     assert (refused.value.status, refused.value.code) == (503, "state_unwritable")
@@ -209,3 +214,14 @@ async def test_nobody_has_to_wait_for_what_is_kept_in_passing(tmp_path: Path) ->
     await life.ledger.commit()
     life.ledger.close()
     assert reborn(tmp_path) == [1]
+
+
+async def test_a_folder_that_may_not_be_entered_is_said_and_nothing_is_confirmed() -> None:
+    def elsewhere() -> Path:
+        raise PermissionError("it must belong to this user alone")
+
+    life = Life(None)
+    with pytest.raises(LedgerUnwritable, match="can't be kept: it must belong to this user alone; mend that"):
+        life.ledger.settle(elsewhere)
+    with pytest.raises(LedgerUnwritable, match="belong to this user alone"):
+        await life.keep(1)

@@ -326,6 +326,16 @@ def test_entries_alone_make_the_same_state() -> None:
     assert second.to_json() == story.trials.to_json()
 
 
+def test_keys_of_callers_are_not_kept() -> None:
+    story = Story()
+    story.start()
+    story.trials.record("label", [OutcomeRecord(key="alice@example.com", metric="accepted", value=1)])
+    assert "alice" not in json.dumps(story.kept) + json.dumps(story.trials.to_json())
+    second = Trials()
+    second.restore(None, json.loads(json.dumps(story.kept)))
+    assert second.to_json() == story.trials.to_json()
+
+
 def test_of_two_memories_of_a_run_the_newer_counts() -> None:
     story = Story()
     story.start()
