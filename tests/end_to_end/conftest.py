@@ -1,11 +1,13 @@
 """The real thing: gateways and versions as Ray Serve applications on a local Ray, shared by this folder's tests."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
+from cluster.private import private_folder
 from nstarx.client import Admin
 from nstarx.errors import NStarXError
 from nstarx.spec.cluster import GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, VERSION_IMPORT_PATH
@@ -78,3 +80,4 @@ def served(ray_cluster: None) -> Iterator[Served]:
     until(lambda: place.replicas() == VERSIONS, 120)
     yield place
     serve.shutdown()  # type: ignore[no-untyped-call]
+    shutil.rmtree(private_folder() / f"state-{place.admin_port}", ignore_errors=True)
