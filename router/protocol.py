@@ -61,6 +61,8 @@ class InferenceProtocol(HttpToolsProtocol):
         """The head parsed from the latest read, if it is one to remember."""
         self.exchange: Exchange | None = None
         """The inference request being received."""
+        self.goes_on = False
+        """The next in line is being taken."""
         self.active: Any = None
         """The request whose turn it is: an Exchange, or uvicorn's cycle."""
 
@@ -282,16 +284,30 @@ class InferenceProtocol(HttpToolsProtocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        if self.transport.is_closing():
+        """Take the next in line. Of those that are answered at once, one comes after another, and none within another:
+        a client may send hundreds ahead."""
+        if self.goes_on:
             return
+        self.goes_on = True
+        try:
+            while self._take_next() and self.answered():
+                pass
+        finally:
+            self.goes_on = False
+
+    def _take_next(self) -> bool:
+        """Whether there was one to take."""
+        if self.transport.is_closing():
+            return False
         if self.flow.write_paused:
             self.flow.pause_reading()
-            return
+            return False
         following = self.pipeline.pop() if self.pipeline else None
         if not self.pipeline:
             self.flow.resume_reading()
         if following:
             self._start_asgi_task(*following)
+        return following is not None
 
     def resume_writing(self) -> None:
         """The client reads again: go on with what it sent meanwhile."""

@@ -184,6 +184,17 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(serve: Serve) -> Non
     assert model(plane).runs == 2
 
 
+def test_hundreds_of_questions_sent_ahead_behind_a_slow_one_are_all_answered(serve: Serve) -> None:
+    plane, gateway = serve()
+    with Wire(gateway) as wire:
+        ask(wire, 2.0)
+        model(plane).hangs = True
+        wire.send(post(PATH, flaky(1.0)) + 500 * post(PATH, flaky(2.0)))
+        plane.until(lambda: in_flight(gateway) == 1)
+        model(plane).hangs = False
+        assert [data(wire.answer())[0] for _ in range(501)] == [2.0] + 500 * [4.0]
+
+
 def test_last_answer_of_a_connection_may_come_from_the_cache(serve: Serve) -> None:
     _, gateway = serve()
     with Wire(gateway) as wire:
