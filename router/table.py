@@ -334,9 +334,12 @@ def _places(route: RouteSpec, version: str | None = None) -> list[Place]:
 
 def _direct(snapshot: Snapshot) -> Iterator[tuple[Place, RouteSpec]]:
     """The ways to one version, past the split of its model's routes, but by their other rules."""
+    by_model: dict[str, list[RouteSpec]] = {}
+    for route in snapshot.routes:
+        by_model.setdefault(route.model, []).append(route)
     for ref in map(VersionRef.parse, snapshot.models):
         alone = {"split": SplitSpec(weighted={str(ref): 1.0}), "rules": (), "demotion": None, "shadows": ()}
-        routes = [route for route in snapshot.routes if route.model == ref.model]
+        routes = by_model.get(ref.model, ())
         for route in routes:
             if route.direct:
                 yield from ((place, route.model_copy(update=alone)) for place in _places(route, ref.version))
