@@ -26,6 +26,8 @@ from benchmarks.wrk import Load, LoadFailed
 QUESTIONS = Path(__file__).with_name("questions.lua")
 CACHE = {"ttl_s": 3600, "max_bytes": "16Mi"}
 """Room for 8,000 answers, of which `questions.lua` asks for 30,000."""
+APART = 3000
+"""Questions between the first ones of two repetitions: more than the slow model answers in one."""
 SLOW = '''"""Doubles its input after 2 ms of computing."""
 
 import time
@@ -135,19 +137,21 @@ def measured(gain: Gain, server: Server, options: argparse.Namespace) -> Gain:
     url = server.url.replace("/iris/", f"/{gain.model}/")
     seen: dict[str, list[float]] = {"same": [], "new": []}
     for repetition in range(options.repetitions):
+        first = repetition * APART
         for questions in ("same", "new") if repetition % 2 else ("new", "same"):
-            load = ask(url, gain.model, questions, options)
+            load = ask(url, (gain.model, questions, str(first)), options)
             seen[questions].append(load.requests_per_second)
             print(f"{gain.title}, {questions}: {load.requests_per_second:,.0f} requests/s", flush=True)
     return Gain(gain.model, gain.title, gain.wanted, tuple(seen["new"]), tuple(seen["same"]))
 
 
-def ask(url: str, model: str, questions: str, options: argparse.Namespace) -> Load:
+def ask(url: str, questions: tuple[str, ...], options: argparse.Namespace) -> Load:
     """Warm up with a look at every answer, then measure. Raises LoadFailed when one was another's, or an error."""
-    warm = wrk.run(url, options.connections, 1, QUESTIONS, (model, questions, "checked"))
-    load = wrk.run(url, options.connections, options.seconds, QUESTIONS, (model, questions))
+    first = int(questions[-1])
+    warm = wrk.run(url, options.connections, 1, QUESTIONS, (*questions, "checked"))
+    load = wrk.run(url, options.connections, options.seconds, QUESTIONS, (*questions[:-1], str(first + warm.requests)))
     if warm.wrong or warm.errors or load.errors:
-        raise LoadFailed(f"{model}, {questions}: {warm.wrong} wrong answers, {warm.errors + load.errors} errors")
+        raise LoadFailed(f"{questions}: {warm.wrong} wrong answers, {warm.errors + load.errors} errors")
     return load
 
 

@@ -1,31 +1,29 @@
--- Load for wrk with questions that are the same again and again, or ever new: `wrk … -- iris|slow same|new [checked]`.
--- Requests are written before the load begins. With `checked`, an answer is right when it is the one that its own id
--- asked for; else its status alone is looked at, because handing answers to Lua would take the generator longer than a
--- hit takes the gateway. Prints one line of JSON for benchmarks/wrk.py.
+-- Load for wrk with one question again and again, or ever new ones:
+-- `wrk … -- iris|slow same|new FIRST [checked]`, FIRST being the number of the first new one.
+-- Requests are written before the load begins, and a single one is left to wrk, so that the generator takes as little of
+-- the CPUs as it can. With `checked`, an answer is right when it is the one that its own id asked for; else its status
+-- alone is looked at. Prints one line of JSON for benchmarks/wrk.py.
 
 local FLOWERS = { [0] = { 5.1, 3.5, 1.4, 0.2 }, { 6.0, 2.9, 4.5, 1.5 }, { 6.3, 3.3, 6.0, 2.5 } }
 local IRIS = '{"id":"%d","inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[%.7f,%.1f,%.1f,%.1f]}]}'
 local SLOW = '{"id":"%d","inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[%d]}]}'
-local HEADERS = { ["Content-Type"] = "application/json" }
 local NEW = 30000 -- then from the beginning: many more than the cache of the benchmark has room for
 
 local requests, threads = {}, {}
 local right = {} -- bodies seen and found right
-local last = -1
+local last
 wrong = 0 -- global, because thread:get reads globals
 
 function setup(thread)
   table.insert(threads, thread)
 end
 
-local function written(number)
+local function question(number)
   if model == "slow" then
-    return wrk.format("POST", nil, HEADERS, SLOW:format(number, number))
+    return SLOW:format(number, number)
   end
-  local label = number % 3
-  local flower = FLOWERS[label]
-  return wrk.format("POST", nil, HEADERS,
-    IRIS:format(label, flower[1] + number * 1e-6, flower[2], flower[3], flower[4]))
+  local flower = FLOWERS[number % 3]
+  return IRIS:format(number % 3, flower[1] + number * 1e-6, flower[2], flower[3], flower[4])
 end
 
 local function is_right(body)
@@ -49,18 +47,21 @@ local function check(status, _, body)
   end
 end
 
-function init(arguments)
-  model, count = arguments[1], arguments[2] == "new" and NEW or 3
-  for number = 0, count - 1 do
-    requests[number] = written(number)
-  end
-  last = (os.time() * 7919) % count -- a repetition goes on elsewhere
-  response = arguments[3] == "checked" and check or nil
+local function next_request()
+  last = (last + 1) % NEW
+  return requests[last]
 end
 
-function request()
-  last = (last + 1) % count
-  return requests[last]
+function init(arguments)
+  model, last = arguments[1], tonumber(arguments[3])
+  wrk.method, wrk.headers["Content-Type"], wrk.body = "POST", "application/json", question(0)
+  if arguments[2] == "new" then
+    for number = 0, NEW - 1 do
+      requests[number] = wrk.format(nil, nil, nil, question(number))
+    end
+    request = next_request
+  end
+  response = arguments[4] == "checked" and check or nil
 end
 
 local LINE = '{"requests":%d,"seconds":%.6f,"p50_ms":%.3f,"p99_ms":%.3f,"errors":%d,"wrong":%d}\n'

@@ -32,7 +32,7 @@ def test_load_is_checked_and_asks_what_it_says(tmp_path: Path, model: str, quest
         plane.replica(f"{model}@1.0.0")
         gateway = plane.gateway(spec.routes)
         url = f"http://127.0.0.1:{gateway.spec.port}/v2/models/{model}/infer"
-        load = wrk.run(url, 2, 1, caching.QUESTIONS, (model, questions, "checked"))
+        load = wrk.run(url, 2, 1, caching.QUESTIONS, (model, questions, "0", "checked"))
         assert (load.errors, load.wrong) == (0, 0)
         reading = gateway.compiler.caches[model].reading()
         assert (reading["hits"] > reading["misses"]) == hits
