@@ -27,7 +27,7 @@ def limit_of(request: Request) -> int:
 
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise InvalidRequest(f"{name}: '{text[:40]}' is not the number of an event")
+        raise InvalidRequest(f"{name}: '{text[:40]}' is not a whole number from 0 up")
     return int(text)
 
 

@@ -49,7 +49,9 @@ def show(id: Id, admin_url: AdminURL = ADMIN_URL, output: Output = Format.table)
         return
     console.print(escape(record["sentence"]), style="bold", highlight=False, soft_wrap=True)
     console.print()
-    print_table(("", "VERSION", "CALLS", "FAILED", "RATE", "TIMEOUTS", "INVALID"), _figures(record["evidence"]))
+    print_table(
+        ("", "VERSION", "CALLS", "FAILED", "RATE", "TIMEOUTS", "INVALID", "P99 MS"), _figures(record["evidence"])
+    )
     console.print()
     print_table(("", ""), _facts(record))
 
@@ -59,7 +61,8 @@ def _figures(evidence: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     for title, figures in (("accused", evidence["accused"]), ("beside", evidence["stable"])):
         if figures:
             rate = f"{100 * figures['failures'] / figures['calls']:.4g} %" if figures["calls"] else "-"
-            counts = figures["calls"], figures["failures"], rate, figures["timeouts"], figures["invalid"]
+            p99 = "-" if figures["p99_ms"] is None else f"{figures['p99_ms']:.4g}"
+            counts = figures["calls"], figures["failures"], rate, figures["timeouts"], figures["invalid"], p99
             yield title, escape(figures["version"]), *counts
 
 
@@ -67,13 +70,29 @@ def _facts(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     evidence, standing = record["evidence"], record["standing"]
     yield "rule", evidence["rule"]
     yield "over", f"{evidence['window_s']:.3g} s, up to {moment(record['time'])}"
-    yield "evidence", f"{evidence['statistic']:.3g}, where {evidence['threshold']:.3g} is enough"
+    yield "evidence", _strength(evidence)
     if evidence["limit"] is not None:
-        yield "borne", f"{evidence['limit']:.4g}"
+        yield "borne", _milliseconds(evidence["limit"]) if _is_latency(evidence) else f"{100 * evidence['limit']:.4g} %"
     yield "first failing", escape(", ".join(evidence["first_failing"])) or "-"
     yield "found by", escape(record["gateway"] or "the counts of all gateways together")
     yield "outcome", record["outcome"] + (f", undone at {moment(record['undone'])}" if record["undone"] else "")
     yield "now", f"{in_style(standing['state'])} {escape(standing['reason'] or '')}"
+
+
+def _strength(evidence: dict[str, Any]) -> str:
+    """How strong it is, and how strong it had to be: what bets on its being at fault have become, or milliseconds."""
+    found, wanted = evidence["statistic"], evidence["threshold"]
+    if _is_latency(evidence):
+        return f"above {_milliseconds(found)} beyond doubt, where {_milliseconds(wanted)} is borne"
+    return f"bets that it is at fault have grown to {found:.2g} times the stake, where {wanted:.2g} is enough"
+
+
+def _is_latency(evidence: dict[str, Any]) -> bool:
+    return str(evidence["rule"]).startswith("max_p99")
+
+
+def _milliseconds(number: float) -> str:
+    return f"{number:.4g} ms"
 
 
 @demotions.command()
