@@ -34,7 +34,7 @@ class EventKind(StrEnum):
     SUSPECTED = "Suspected", "A version shows signs of trouble, but the evidence is not enough to demote it."
     DEMOTED = "Demoted", "A version was taken out of a route's traffic because of its outcomes."
     DEMOTION_OBSERVED = "DemotionObserved", "A version would have been demoted, but its route only observes."
-    DEMOTION_REFUSED = "DemotionRefused", "A version was not demoted because it is the last healthy one of its route."
+    DEMOTION_REFUSED = "DemotionRefused", "A version was not demoted, because too little of its route would be left."
     DEMOTION_UNDONE = "DemotionUndone", "A person put a demoted version back into traffic."
     PROBATION = "Probation", "A demoted version gets a small share of traffic again, to prove itself."
     RECOVERED = "Recovered", "A version is healthy again and has its whole share of traffic."

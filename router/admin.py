@@ -61,7 +61,7 @@ class Administration:
     async def metrics(self, request: Request) -> Response:
         gateway = self._gateway
         snapshot = gateway.table.snapshot
-        shares = standing_shares(snapshot.routes, snapshot.standings)
+        shares = standing_shares(snapshot.routes, self._gateway.standings())
         readings, counters = await gateway.readings(), await gateway.counters()
         text = exposition(readings, counters, self._replicas(), shares, gateway.events.counts)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
@@ -83,7 +83,7 @@ class Administration:
                     for ref, count in sorted(self._replicas().items())
                 ],
                 "routes": [route.model_dump(mode="json") for route in snapshot.routes],
-                "shares": standing_shares(snapshot.routes, snapshot.standings),
+                "shares": standing_shares(snapshot.routes, self._gateway.standings()),
                 "traffic": _traffic(readings),
             }
         )

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Any
 
 from cluster.applications import Applications
-from judging.standing import Standing
 from nstarx import __version__
 from nstarx.errors import (
     InvalidRequest,
@@ -78,10 +77,8 @@ class DataPlane:
 
     def explain(self, question: Question) -> Explanation:
         """Which version a request would get, and why. Raises what the request would be refused with."""
-        target, gateway = self.target(question.address), self._gateway
-        standings = dict(gateway.table.snapshot.standings.get(target.route.name, {}))
-        blown = {ref: Standing(state="demoted") for route, ref in gateway.blown if route == target.route.name}
-        return explained(target, question, {**standings, **blown})
+        target = self.target(question.address)
+        return explained(target, question, self._gateway.standings().get(target.route.name, {}))
 
     def _missing(self, address: Address) -> NStarXError:
         table, unversioned = self._gateway.table, address._replace(version=None)

@@ -57,6 +57,7 @@ EXHAUSTED_S = 60.0
 """Between two events about one route's budget for rescues."""
 HAND_IN_S = 1.0
 """Between two batches of assignments for the coordinator."""
+BLOWN = "This gateway has found it guilty; the coordinator has yet to decide."
 REJOIN_S = 0.2
 """Before the coordinator is called again after it failed."""
 PREPARE_S = 5.0
@@ -281,6 +282,13 @@ class Gateway:
     async def _tell(self, kind: EventKind, sentence: str, route: str, details: dict[str, Any]) -> None:
         with contextlib.suppress(NStarXError):
             await self.coordination.tell(self.id, kind, sentence, route, None, details)
+
+    def standings(self) -> dict[str, dict[str, Standing]]:
+        """Where versions stand for this gateway: by the snapshot, but for those that it has let go of by itself."""
+        found = {route: dict(versions) for route, versions in self.table.snapshot.standings.items()}
+        for route, ref in self.blown:
+            found.setdefault(route, {})[ref] = Standing(state="demoted", reason=BLOWN)
+        return found
 
     def _reset_fuses(self, before: Standings, after: Standings) -> None:
         """Versions that come back to traffic are judged by what they do from now on."""

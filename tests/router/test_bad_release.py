@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from cluster.coordination import CoordinatorUnavailable
+from cluster.coordinator import Coordinator
 from nstarx.client import Admin, RemoteError
 from tests.story import CANDIDATE, STABLE, Story, metric
 
@@ -207,6 +209,36 @@ def test_rules_count_what_they_decide_about(story: Story) -> None:
     story.ask(3, **{"X-Team": "qa"})
     story.ask(2)
     story.plane.until(lambda: metric(story.admin, "nstarx_rule_requests_total", rule="testers") == 6)
+
+
+def test_gateways_go_by_their_own_verdicts_while_the_coordinator_is_away(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [True]
+    accuse, report = Coordinator.accuse, Coordinator.report
+
+    async def heard(*arguments: Any) -> Any:
+        if away:
+            raise CoordinatorUnavailable("it is away in this test")
+        return await accuse(*arguments)
+
+    async def reported(*arguments: Any) -> None:
+        if not away:
+            await report(*arguments)
+
+    monkeypatch.setattr(Coordinator, "accuse", heard)
+    monkeypatch.setattr(Coordinator, "report", reported)
+    story.break_it()
+    story.ask_well(200)
+    assert story.shares() == [0, 0]
+    assert not story.admin.demotions()
+    [row] = [row for row in story.admin.status()["shares"] if row["version"] == CANDIDATE]
+    assert (row["state"], row["share"]) == ("demoted", 0)
+    assert row["reason"] == "This gateway has found it guilty; the coordinator has yet to decide."
+    away.clear()
+    story.plane.until(lambda: bool(story.admin.demotions()))
+    story.plane.until(lambda: not any(gateway.blown for gateway in story.gateways))
+    assert story.shares() == [0, 0]
 
 
 # Events
