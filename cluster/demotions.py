@@ -180,6 +180,7 @@ def _counts(tallies: list[Mapping[str, Any]]) -> Counts:
             tally["invalid"],
             tally["lost"],
             tally["latency"],
+            tally.get("spared", {}),
         )
         for tally in tallies
     ]

@@ -210,7 +210,8 @@ def _traffic(readings: Readings) -> list[dict[str, Any]]:
 
 
 def _as_json(tally: dict[str, Any]) -> dict[str, Any]:
-    return {**tally, "codes": {str(code): count for code, count in tally["codes"].items()}}
+    by_status = {name: {str(code): count for code, count in tally[name].items()} for name in ("codes", "spared")}
+    return {**tally, **by_status}
 
 
 def admin_app(gateway: Gateway, plane: DataPlane) -> Starlette:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, FLAG_INVALID, NO_JSON_LENGTH
-from judging.windows import INVALID_OUTPUT, LOST_ANSWER, TIMEOUT
+from judging.windows import INVALID_OUTPUT, LOST_ANSWER, TIMEOUT, is_failure
 from nstarx.errors import DeadlineExceeded, NStarXError, Overloaded, Unavailable
 from nstarx.histogram import bucket_of
 from router.arm import Arm
@@ -45,7 +45,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "arm", "attempts", "body", "borrowed", "complete", "connection", "deadline", "disconnected", "due",
+        "accused", "arm", "attempts", "body", "borrowed", "complete", "connection", "deadline", "disconnected", "due",
         "flags", "gathered", "has_turn", "id", "json", "keep_alive", "lane", "marks", "refusal", "request_id",
         "response_complete", "size", "started", "streaming", "target", "timeout_s", "wait_ms",
     )  # fmt: skip
@@ -87,6 +87,8 @@ class Exchange:
         """Retries under way that the route's budget counts."""
         self.marks = b""
         """Header lines that only this answer has."""
+        self.accused: tuple[Arm, int] | None = None
+        """The arm that has failed, and how, until what answers in its place shows whether that was its own fault."""
 
     # The body
 
@@ -210,9 +212,15 @@ class Exchange:
     # From the replica (Waiter)
 
     def on_response(self, status: int, flags: int, json: int, body: bytes) -> None:
-        self._count(status)
-        if (status >= 500 or flags & FLAG_INVALID) and self._recovers(INVALID_OUTPUT if status == 200 else status):
-            return
+        if status >= 500 or flags & FLAG_INVALID:
+            outcome = INVALID_OUTPUT if status == 200 else status
+            if self.accused is not None:
+                self._compare(outcome)
+            self._count(status)
+            if self._recovers(outcome):
+                return
+        else:
+            self._count(status)
         if not self.disconnected:
             self._deliver(status, flags, json, body)
 
@@ -275,8 +283,7 @@ class Exchange:
             self.lane.cancel(self.id)
         if self.due < self.deadline:
             self._count(TIMEOUT)
-            self._tell(TIMEOUT)
-            self._rescue()
+            self._rescue(TIMEOUT)
         else:
             self._fail(DeadlineExceeded(self.timeout_s or 0.0))
 
@@ -301,12 +308,13 @@ class Exchange:
         """
         arm = self.arm
         arm.tally.invalid += status == INVALID_OUTPUT
-        self._tell(status)
         if self._retry_failed(status):
+            self._tell(arm, status)
             return True
         if self._may_rescue():
-            self._rescue()
+            self._rescue(status)
             return True
+        self._tell(arm, status)
         return False
 
     def _mourn(self) -> None:
@@ -315,11 +323,24 @@ class Exchange:
         if lane is not None and tally not in lane.mourners:
             lane.mourners.append(tally)
             tally.lost += 1
-            self._tell(LOST_ANSWER)
+            self._tell(self.arm, LOST_ANSWER)
 
-    def _tell(self, status: int) -> None:
+    def _compare(self, status: int) -> None:
+        """The other version's call has ended. Where that has failed at the same request, or nobody waited for its
+        answer, the first one's failure says nothing against it: whoever sends what no version can answer, and whoever
+        leaves, must not decide about a release."""
+        if self.accused is None:
+            return
+        (arm, failure), self.accused = self.accused, None
+        if is_failure(status) or status == CLIENT_CLOSED_REQUEST:
+            arm.tally.excused += 1
+        else:
+            arm.tally.spared[failure] -= 1
+            self._tell(arm, failure)
+
+    def _tell(self, arm: Arm, status: int) -> None:
         """Let whoever watches the version know how a call has ended."""
-        fuse = self.arm.fuse
+        fuse = arm.fuse
         if fuse is not None:
             self.request_id = self.request_id or self.connection.gateway.new_request_id()
             fuse.failed(status, self.request_id.decode("latin-1"), time.monotonic())
@@ -332,11 +353,14 @@ class Exchange:
             return False
         return clock() + MILLISECOND < self.deadline and target.may_rescue()
 
-    def _rescue(self) -> None:
-        """The version that answers for the present one takes over."""
+    def _rescue(self, status: int) -> None:
+        """The version that answers for the present one, which has failed, takes over."""
         failed, arm = self.arm, self.arm.rescuer
         assert arm is not None
         failed.tally.rescued += 1
+        if is_failure(status):
+            failed.tally.spared[status] = failed.tally.spared.get(status, 0) + 1
+            self.accused = failed, status
         self.marks += b"x-nstarx-rescued: %b\r\n" % failed.ref.encode()
         self._turn_to(arm)
         self._ask_anew()
@@ -366,6 +390,8 @@ class Exchange:
         """The call of the present arm has ended."""
         if self.borrowed:
             self._give_back()
+        if self.accused is not None:
+            self._compare(status)
         tally = self.arm.tally
         spent = clock() - self.started
         tally.latency[bucket_of(spent)] += 1

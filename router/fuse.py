@@ -58,5 +58,5 @@ class Fuse:
 
 def _seen(tallies: Sequence[Tally]) -> tuple[int, int]:
     """Calls and failures that tallies say of their version."""
-    counts = [tallied(tally.codes, tally.invalid, tally.lost) for tally in tallies]
+    counts = [tallied(tally.codes, tally.invalid, tally.lost, spared=tally.spared) for tally in tallies]
     return sum(count.calls for count in counts), sum(count.failures for count in counts)

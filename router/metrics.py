@@ -25,6 +25,7 @@ SENTENCES = {
     "nstarx_rescues": "Requests whose failed, late or invalid answer the stable version's replaced.",
     "nstarx_rescues_refused": "Requests that were not rescued, because the route's budget was spent.",
     "nstarx_invalid_outputs": "Answers of 200 with NaN, infinities or shapes that the signature doesn't promise.",
+    "nstarx_excused_failures": "Failures not held against a version, because the stable version failed there too.",
     "nstarx_replica_losses": "Replicas that died with requests in hand.",
     "nstarx_rule_requests": "Requests that a rule of a route has decided about.",
     "nstarx_version_share": "Part of a split's requests that a version has, demotions taken into account; 0 to 1.",
@@ -120,7 +121,7 @@ def _of_gateways(readings: Readings) -> Iterator[Metric]:
     )
     in_flight, retries = _gauge("nstarx_requests_in_flight", CALL), _counter("nstarx_request_retries", CALL)
     rescued, invalid = _counter("nstarx_rescues", CALL), _counter("nstarx_invalid_outputs", CALL)
-    lost = _counter("nstarx_replica_losses", CALL)
+    lost, excused = _counter("nstarx_replica_losses", CALL), _counter("nstarx_excused_failures", CALL)
     refused = _counter("nstarx_requests_refused", ("gateway", "code"))
     number = _gauge("nstarx_snapshot_number", ("gateway",))
     started = _gauge("nstarx_gateway_start_time_seconds", ("gateway",))
@@ -139,7 +140,8 @@ def _of_gateways(readings: Readings) -> Iterator[Metric]:
             rescued.add_metric(labels, tally["rescued"])
             invalid.add_metric(labels, tally["invalid"])
             lost.add_metric(labels, tally["lost"])
-    yield from (requests, durations, in_flight, retries, rescued, invalid, lost, refused, number, started)
+            excused.add_metric(labels, tally.get("excused", 0))
+    yield from (requests, durations, in_flight, retries, rescued, invalid, lost, excused, refused, number, started)
 
 
 def _of_decisions(readings: Readings) -> Iterator[Metric]:

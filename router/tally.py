@@ -12,8 +12,8 @@ class Tally:
     """
 
     __slots__ = (
-        "codes", "failing", "invalid", "latency", "latency_ns", "lost", "ref", "rescued", "retries", "role", "route",
-        "started",
+        "codes", "excused", "failing", "invalid", "latency", "latency_ns", "lost", "ref", "rescued", "retries", "role",
+        "route", "spared", "started",
     )  # fmt: skip
 
     def __init__(self, route: str, ref: str, role: str) -> None:
@@ -31,6 +31,11 @@ class Tally:
         """Replicas that died with calls in hand: one failure each, however many calls."""
         self.rescued = 0
         """Calls whose failure the client never saw, because another version answered."""
+        self.spared: dict[int, int] = {}
+        """Failed calls that are not held against the version, by status or INVALID_OUTPUT: those that another version
+        is answering, and `excused` ones."""
+        self.excused = 0
+        """Failed calls at which the version that was to answer instead failed too."""
         self.failing: list[str] = []
         """Request ids of the latest failed calls."""
         self.latency = [0] * BUCKETS

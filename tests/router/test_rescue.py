@@ -42,8 +42,10 @@ def release(tmp_path: Path, write_model: WriteModel) -> Iterator[Any]:
     """Serve a good stable version, and a candidate with the given code; the plane and one gateway."""
     planes: list[DataPlaneInProcess] = []
 
-    def start(candidate: str, percent: float = 50, gateways: int = 1, **parts: Any) -> tuple[Any, list[Gateway]]:
-        write_model("model", GOOD)
+    def start(
+        candidate: str, percent: float = 50, gateways: int = 1, stable: str = GOOD, **parts: Any
+    ) -> tuple[Any, list[Gateway]]:
+        write_model("model", stable)
         write_model("model", candidate, "2.0.0")
         plane = DataPlaneInProcess(tmp_path)
         planes.append(plane)
@@ -209,3 +211,66 @@ def test_replica_that_dies_is_one_failure_however_many_requests_it_had(release: 
     let_go(plane)
     for wire in wires:
         wire.close()
+
+
+# Whose failure it is
+
+PICKY = (
+    "import numpy\nclass Model:\n    def infer(self, inputs):\n        x = inputs['x']\n        if (x < 0).any():\n"
+    "            raise RuntimeError('negative')\n        return {'y': numpy.where(x < 1, numpy.float32('nan'), x)}\n"
+)
+"""Fails at negative numbers, and gives NaN below one."""
+
+
+def spared(gateway: Gateway) -> tuple[int, int]:
+    """Of the candidate's failed calls, those that are not held against it, and those that never will be."""
+    [tally] = [t for t in gateway.compiler.tallies.values() if (t.ref, t.role) == (CANDIDATE, "candidate")]
+    return sum(tally.spared.values()), tally.excused
+
+
+@pytest.mark.parametrize(("poison", "status"), [(-1.0, 500), (0.5, 200)])
+def test_user_whose_requests_no_version_can_answer_stops_no_release(release: Any, poison: float, status: int) -> None:
+    plane, [gateway] = release(PICKY, percent=100, stable=PICKY)
+    with Wire(gateway) as wire:
+        for _ in range(60):
+            assert wire.send(post(PATH, flaky(poison))).answer().status == status
+        assert spared(gateway) == (60, 60)
+        assert wire.send(post(PATH, flaky(5.0))).answer().headers["x-nstarx-version"] == CANDIDATE
+    plane.call(gateway._report(gateway.reading()))
+    in_loop(plane, lambda: plane.coordinator.tick(0.0))
+    assert standing(plane) == "healthy"
+    assert not plane.call(plane.coordinator.snapshot()).demotions
+
+
+def test_release_that_fails_where_the_stable_version_does_not_is_still_found_among_such_requests(release: Any) -> None:
+    plane, [gateway] = release(PICKY, percent=50)
+    with Wire(gateway) as wire:
+        for _ in range(60):
+            assert wire.send(post(PATH, flaky(-1.0))).answer().json["outputs"][0]["data"] == [-2.0]
+    plane.until(lambda: standing(plane) == "demoted")
+    assert spared(gateway) == (0, 0)
+
+
+def test_client_that_leaves_before_the_stable_version_has_answered_says_nothing(release: Any) -> None:
+    plane, [gateway] = release(BAD, percent=100, stable=WAITS)
+    for _ in range(20):
+        with Wire(gateway) as wire:
+            wire.send(post(PATH, flaky(1.0)))
+            plane.until(lambda: spared(gateway)[0] > spared(gateway)[1])
+        plane.until(lambda: spared(gateway)[0] == spared(gateway)[1])
+    assert spared(gateway) == (20, 20)
+    assert standing(plane) == "healthy"
+    [replica] = [replica for replica in plane.replicas if str(replica.ref) == STABLE]
+    in_loop(plane, lambda: replica.runtime.reconfigure({"go": True}))
+
+
+def test_stable_version_that_has_no_room_excuses_nobody(release: Any) -> None:
+    _, [gateway] = release(BAD, percent=50)
+    with Wire(gateway) as wire:
+        for _ in range(4):
+            assert wire.send(post(PATH, flaky(1.0))).answer().status == 200
+        [lane] = [lane for lane in gateway.lanes() if lane.record.ref == STABLE]
+        lane.limit = 0
+        statuses = {wire.send(post(PATH, flaky(1.0))).answer().status for _ in range(10)}
+    assert statuses == {503}
+    assert spared(gateway) == (0, 0)
