@@ -49,8 +49,10 @@ class Story:
         assert {(answer.status, tuple(answer.json["outputs"][0]["data"])) for answer in answers} == {(200, (2.0,))}
         return answers
 
-    def break_it(self, **settings: Any) -> None:
-        self.admin.apply_settings(CANDIDATE, settings or {"error_rate": 1.0})
+    def break_it(self, ref: str = CANDIDATE, **settings: Any) -> None:
+        """At once; what administration is told takes a second to reach replicas."""
+        [replica] = [replica for replica in self.plane.replicas if str(replica.ref) == ref]
+        in_loop(self.plane, lambda: replica.runtime.reconfigure(settings or {"error_rate": 1.0}))
 
     def pass_time(self, seconds: float) -> None:
         """The coordinator judges what it has heard at the end of it."""

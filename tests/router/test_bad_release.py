@@ -194,7 +194,7 @@ def test_last_healthy_version_stays_and_that_is_said_loudly(story: Story) -> Non
     story.break_it()
     story.ask(50)
     story.plane.until(lambda: story.state() == "demoted")
-    story.admin.apply_settings(STABLE, {"error_rate": 1.0})
+    story.break_it(STABLE)
     assert {answer.status for answer in story.ask(100)} == {500}
     assert {answer.headers["x-nstarx-version"] for answer in story.ask(20)} == {STABLE}
     story.plane.until(lambda: "DemotionRefused" in story.kinds())
@@ -245,7 +245,6 @@ def test_gateways_go_by_their_own_verdicts_while_the_coordinator_is_away(
 
 
 def test_events_are_listed_from_a_number_on(story: Story) -> None:
-    story.break_it()
     events = story.admin.events()
     assert [event["number"] for event in events] == sorted(event["number"] for event in events)
     assert story.admin.events(after=events[2]["number"]) == events[3:]
@@ -260,12 +259,12 @@ def test_number_that_is_none_is_refused(story: Story, after: str) -> None:
 
 
 def test_events_are_followed_as_they_happen_and_from_where_a_client_stopped(story: Story) -> None:
-    story.break_it(error_rate=0.5)
+    story.admin.apply_settings(CANDIDATE, {"error_rate": 0.5})
     before = story.admin.events()
     following = story.admin.follow_events()
     assert [next(following) for _ in before] == before
     following.close()
-    story.break_it(error_rate=0.0)
+    story.admin.apply_settings(CANDIDATE, {"error_rate": 0.0})
     again = story.admin.follow_events(after=before[-1]["number"])
     event = next(again)
     assert (event["kind"], event["version"]) == ("SettingsApplied", CANDIDATE)
