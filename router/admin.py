@@ -84,6 +84,7 @@ class Administration:
                 ],
                 "routes": [route.model_dump(mode="json") for route in snapshot.routes],
                 "shares": standing_shares(snapshot.routes, self._gateway.standings()),
+                "ejected": [{"gateway": id, **e} for id, r in readings.items() for e in r["ejected"]],
                 "traffic": _traffic(readings),
             }
         )

@@ -1,7 +1,10 @@
 """An arm: one version as one route uses it, in one role."""
 
+from router.admitting import Gate
 from router.fuse import Fuse
+from router.hedging import Hedging
 from router.lanes import Backend
+from router.pool import Pool
 from router.tally import Tally
 
 
@@ -10,9 +13,14 @@ class Arm:
 
     __slots__ = (
         "backend",
+        "balancer",
         "demoted",
         "fuse",
+        "gate",
         "head",
+        "healths",
+        "hedging",
+        "pool",
         "ref",
         "rescuer",
         "role",
@@ -22,8 +30,14 @@ class Arm:
         "weight",
     )
 
-    def __init__(self, backend: Backend, tally: Tally, weight: float) -> None:
+    def __init__(self, backend: Backend, tally: Tally, weight: float, pool: Pool | None = None) -> None:
+        """`pool` is by the route's policy; without one, the version's usual is."""
         self.backend = backend
+        self.pool = pool or backend.usual
+        self.balancer = self.pool.balancer
+        """What says which replica is asked."""
+        self.healths = self.pool.healths
+        """What is told of good answers, by replica."""
         self.tally = tally
         self.weight = weight
         """In proportion to the other arms', demotions taken into account."""
@@ -34,6 +48,10 @@ class Arm:
         """Its weight is 0 because it was demoted."""
         self.stands_by = False
         """Answers for others that have no replica, also without a weight of its own."""
+        self.gate: Gate | None = None
+        """What lets requests in as the version can take them; None lets all in."""
+        self.hedging: Hedging | None = None
+        """What asks a second replica beside the first, where the route does."""
         self.fuse: Fuse | None = None
         """What is told of its failures; None where nobody watches it."""
         self.rescuer: Arm | None = None

@@ -19,9 +19,8 @@ TURNS = 50
 class Host(Protocol):
     """What requests are spread over. Its load is the length of what waits in it: a counter would cost a call."""
 
-    ejected: bool
     started_at: float
-    """When it came, or came back: seconds on the caller's monotonic clock."""
+    """When it came: seconds on the caller's monotonic clock."""
 
     @property
     def name(self) -> str:
@@ -58,7 +57,10 @@ class Balancer(Generic[H]):
     place, made for the hosts that there are: callers look it up each time.
     """
 
-    __slots__ = ("_candidates", "_random", "_ring", "_slowness", "hosts", "panic", "pick", "spec", "warming")
+    __slots__ = (
+        "_candidates", "_ejected", "_random", "_returned", "_ring", "_slowness", "hosts", "panic", "pick", "spec",
+        "warming",
+    )  # fmt: skip
 
     pick: Callable[[], H | None]
 
@@ -71,6 +73,9 @@ class Balancer(Generic[H]):
         """A host is in slow start: `refresh` is wanted every second or so."""
         self._random = random
         self._slowness: Mapping[str, float] = {}
+        self._ejected: set[str] = set()
+        self._returned: dict[str, float] = {}
+        """When hosts came back that had been ejected."""
         self.refresh(0.0)
 
     def join(self, host: H, now: float) -> None:
@@ -82,15 +87,28 @@ class Balancer(Generic[H]):
         """A host has gone, if it was there."""
         if host in self.hosts:
             self.hosts.remove(host)
+            self._ejected.discard(host.name)
+            self._returned.pop(host.name, None)
             self.refresh(now)
 
+    def eject(self, name: str, now: float) -> None:
+        """A host gets no requests until it is reinstated."""
+        self._ejected.add(name)
+        self.refresh(now)
+
+    def reinstate(self, name: str, now: float) -> None:
+        """A host that was ejected comes back, in slow start like a new one."""
+        self._ejected.discard(name)
+        self._returned[name] = now
+        self.refresh(now)
+
     def refresh(self, now: float) -> None:
-        """Work out anew who may be chosen: after an ejection or a return, and while hosts warm up."""
-        healthy = [host for host in self.hosts if not host.ejected]
+        """Work out anew who may be chosen: after every change, and while hosts warm up."""
+        healthy = [host for host in self.hosts if host.name not in self._ejected]
         self.panic = in_panic(len(healthy), len(self.hosts), self.spec.panic_threshold_percent)
         self._candidates = candidates = self.hosts.copy() if self.panic else healthy
         self._ring: Ring | None = ring_of([h.name for h in candidates]) if self.spec.policy == "ring_hash" else None
-        ages = [weight(now - host.started_at, self.spec) for host in candidates]
+        ages = [weight(now - self._returned.get(host.name, host.started_at), self.spec) for host in candidates]
         self.warming = min(ages, default=1.0) < 1.0
         costs = [self._slowness.get(host.name, 1.0) for host in candidates]
         shares = [age * pow(cost, -self.spec.latency_bias) for age, cost in zip(ages, costs, strict=True)]

@@ -73,13 +73,15 @@ class OutlierDetection:
         self._ejected -= health is not None and health.ejected_until > 0
 
     def failed(self, health: Health, kind: Failure, now: float) -> Ejection | None:
-        """Count a failure; the ejection that it is the last straw for. Takes the same time for any number of replicas.
+        """Count a failure; the ejection that it is the last straw for.
 
-        Answers that were on their way when the replica was ejected count, and decide nothing.
+        Answers that were on their way when the replica was ejected count, and decide nothing. While the latest answers
+        of all others failed too, it is the version that is sick, and not the replica: whom a version's failures concern
+        judges the version.
         """
         health.failed(kind)
         suspicion = None if _is_out(health, now) else run_of_failures(health, self.spec)
-        if suspicion is None:
+        if suspicion is None or not self._alone(health):
             return None
         if not self._room(self._ejected):
             self.overflow += self.spec.enforce
@@ -119,6 +121,11 @@ class OutlierDetection:
             health.ejected_until, health.ejections = decision.until, decision.times
         else:
             health.reported_until = decision.until
+
+    def _alone(self, health: Health) -> bool:
+        """Whether another replica that takes requests does better."""
+        others = [h for h in self._healths.values() if h is not health and not h.ejected_until]
+        return not others or not all(other.consecutive for other in others)
 
     def _outliers(self, now: float) -> list[Suspicion]:
         live = [health for health in self._healths.values() if not _is_out(health, now)]

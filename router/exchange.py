@@ -1,7 +1,7 @@
 """One inference request on its way: received from a client, sent to a replica, answered."""
 
-import time
 from http import HTTPStatus
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING
 
 import orjson
@@ -10,8 +10,10 @@ from cluster.frames import FLAG_DEFLATE, FLAG_GZIP, FLAG_INVALID, NO_JSON_LENGTH
 from judging.windows import INVALID_OUTPUT, LOST_ANSWER, TIMEOUT, is_failure
 from nstarx.errors import DeadlineExceeded, NStarXError, Overloaded, Unavailable
 from nstarx.histogram import bucket_of
+from nstarx.spec.retry import GATEWAY_ERRORS, RetryOn
 from router.arm import Arm
 from router.head import Head
+from router.health import Failure
 from router.lanes import Lane
 from router.table import Target
 
@@ -28,7 +30,7 @@ PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 MILLISECOND = 1_000_000
 """In nanoseconds, as the clock counts."""
 
-clock = time.perf_counter_ns
+clock = perf_counter_ns
 
 
 class _NobodyListens:
@@ -47,13 +49,17 @@ class Exchange:
     __slots__ = (
         "accused", "arm", "attempts", "body", "borrowed", "complete", "connection", "deadline", "disconnected", "due",
         "flags", "gathered", "has_turn", "id", "json", "keep_alive", "lane", "marks", "refusal", "request_id",
-        "response_complete", "size", "started", "streaming", "target", "timeout_s", "wait_ms",
+        "response_complete", "sent", "size", "started", "streaming", "target", "timeout_s", "tried", "wait_ms",
     )  # fmt: skip
     message_event = _NobodyListens()
 
     arm: Arm
     id: int
+    sent: int
+    """When the present replica was asked."""
     started: int
+    tried: tuple[Lane, ...]
+    """Replicas that were asked in vain, once there are further tries."""
     deadline: int
     due: int
     """When something has to happen even without an answer: at the deadline, or when the answer counts as late."""
@@ -117,7 +123,7 @@ class Exchange:
             return
         if self.gathered is not None:
             self.body, self.gathered = bytes(self.gathered), None
-        self.started = started = clock()
+        self.started = self.sent = started = clock()
         route = target.route
         if self.timeout_s is None or self.timeout_s > route.timeout_s:
             self.timeout_s = route.timeout_s
@@ -139,31 +145,38 @@ class Exchange:
             self.due = min(self.deadline, self.started + int(late_after_s * 1e9))
 
     def _send(self) -> None:
-        lane = self.arm.backend.pick()
+        lane = self.arm.balancer.pick()
         if lane is None:
             self._look_elsewhere()
             return
         self.lane = lane
         self.id = lane.send(self)
 
+    def _wait_until(self, due: int) -> None:
+        """Nothing has to happen before then."""
+        self.due = due
+
     def _ask(self, lane: Lane) -> None:
         """Send it to a replica later than at once."""
+        self.sent = clock()
         self.lane = lane
         self.id = lane.send(self)
 
-    def _look_elsewhere(self) -> None:
+    def _look_elsewhere(self, again: bool = False) -> None:
         """Not where it was, if it was anywhere: another replica takes it, or another version of the split where this
-        one has none left, or an error says why."""
+        one has none left, or an error says why. `again` allows the same replica where there is no other."""
         arm = self.arm
         if not arm.backend.lanes and self.target and (other := self.target.live_arm()):
             arm.tally.started -= 1
             other.tally.started += 1
             self.arm = arm = other
-            self.due = self.deadline
-        lanes = [lane for lane in arm.backend.lanes if lane is not self.lane and not lane.full]
-        if lanes:
+            self._wait_until(self.deadline)
+        lane = arm.balancer.pick_other(self.tried if self.attempts else ())
+        if lane is None and again:
+            lane = arm.balancer.pick()
+        if lane is not None:
             arm.tally.retries += self.attempts > 0
-            self._ask(min(lanes, key=lambda lane: len(lane.waiting)))
+            self._ask(lane)
         elif arm.backend.lanes:
             self._fail(Overloaded(arm.ref))
         elif self.target and self.target.route.fallback and (static := self.target.route.fallback.static):
@@ -173,7 +186,7 @@ class Exchange:
         else:
             self._fail(Unavailable(f"no replica of {arm.ref} is ready; retry after a second"))
 
-    def _retry(self) -> bool:
+    def _retry(self, again: bool = False) -> bool:
         """Send it once more, if it may be. True when it was sent, or has been answered.
 
         Not bounded by the budget: what a dead or full replica left undone moves, and does not multiply.
@@ -181,26 +194,33 @@ class Exchange:
         target = self.target
         if self.streaming or target is None or self.attempts >= target.route.retry.num_retries:
             return False
+        if self.lane is not None:
+            self.tried = (*self.tried, self.lane) if self.attempts else (self.lane,)
         self.attempts += 1
         self.wait_ms = (self.deadline - clock()) // MILLISECOND
         if self.wait_ms > 0:
-            self._look_elsewhere()
+            self._look_elsewhere(again)
         else:
             self._fail(DeadlineExceeded(self.timeout_s or 0.0))
         return True
 
     def _retry_failed(self, status: int) -> bool:
-        """Once more after an answer that says failure, where the route asks for it and its budget has room."""
+        """Once more after a replica's failure, where the route asks for it and its budget has room."""
         target, arm = self.target, self.arm
-        if target is None or self.streaming or self.disconnected or status not in target.route.retry.statuses:
+        if target is None or self.lane is None or self.streaming or self.disconnected or not self._wants_retry(status):
             return False
         if not target.route.idempotent or self.attempts >= target.route.retry.num_retries:
             return False
         if not target.retries.take(arm.backend.load()):
+            arm.tally.retries_refused += 1
             return False
         self.borrowed += 1
         arm.tally.started += 1
-        return self._retry()
+        return self._retry(again=True)
+
+    def _wants_retry(self, status: int) -> bool:
+        """Whether the route repeats calls that ended so."""
+        return self.target is not None and status in self.target.route.retry.statuses
 
     def _give_back(self) -> None:
         """The retries that the budget lent have ended."""
@@ -217,21 +237,31 @@ class Exchange:
             if self.accused is not None:
                 self._compare(outcome)
             self._count(status)
+            self.blame(self.lane, status)
             if self._recovers(outcome):
                 return
         else:
-            self._count(status)
+            now, healths = self._count(status), self.arm.healths
+            if healths and (health := healths.get(self.lane)):  # type: ignore[arg-type]
+                health.succeeded(now - self.sent)
         if not self.disconnected:
             self._deliver(status, flags, json, body)
 
     def _deliver(self, status: int, flags: int, json: int, body: bytes) -> None:
         """Give the client a replica's answer."""
-        if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive and not self.marks:
+        if status == 200 and not flags and json == NO_JSON_LENGTH and self.keep_alive:
             connection = self.connection
             gateway = connection.gateway
             connection.transport.write(
-                b"%b%d\r\n%bx-request-id: %b\r\n\r\n%b"
-                % (self.arm.head, len(body), gateway.date, self.request_id or gateway.new_request_id(), body)
+                b"%b%d\r\n%bx-request-id: %b\r\n%b\r\n%b"
+                % (
+                    self.arm.head,
+                    len(body),
+                    gateway.date,
+                    self.request_id or gateway.new_request_id(),
+                    self.marks,
+                    body,
+                )
             )
             self.response_complete = True
             connection.on_response_complete()
@@ -252,8 +282,10 @@ class Exchange:
 
     def on_end(self, status: int) -> None:
         self._count(status)
-        if status >= 500 and self._recovers(status):
-            return
+        if status >= 500:
+            self.blame(self.lane, status)
+            if self._recovers(status):
+                return
         if not self.disconnected:
             if not self.streaming:
                 self._begin_stream()
@@ -264,28 +296,39 @@ class Exchange:
         self._fail(DeadlineExceeded(round((clock() - self.started) / 1e9, 3)))
 
     def on_overloaded(self) -> None:
-        if not self._retry():
+        if not (self._repeats("refused") and self._retry()):
             self._fail(Overloaded(self.arm.ref))
 
     def on_lane_lost(self) -> None:
         self._mourn()
         target = self.target
-        if self.streaming or not (target is not None and target.route.idempotent and self._retry()):
+        may = target is not None and target.route.idempotent and self._repeats("reset")
+        if self.streaming or not (may and self._retry()):
             self._fail(Unavailable(f"the replica of {self.arm.ref} with this request died; repeat the request"))
 
     def expire(self) -> None:
         """What was due is overdue: the deadline has passed, or a candidate's answer is late."""
         if self.due < self.deadline and not self._may_rescue():
             # Nobody could answer in its place: it has the rest of the time.
-            self.due = self.deadline
+            self._wait_until(self.deadline)
             return
-        if self.lane is not None:
-            self.lane.cancel(self.id)
+        self._withdraw()
         if self.due < self.deadline:
             self._count(TIMEOUT)
             self._rescue(TIMEOUT)
         else:
             self._fail(DeadlineExceeded(self.timeout_s or 0.0))
+
+    def _withdraw(self) -> None:
+        """The replica has had its time."""
+        if self.lane is not None:
+            self.lane.cancel(self.id)
+            self._given_up(self.lane, self.sent)
+
+    def _given_up(self, lane: Lane, since: int) -> None:
+        """Nobody waits any more for a replica that was asked then."""
+        if self.target is not None:
+            self.arm.pool.given_up(lane, clock() - since, self.target.patience_ns, monotonic())
 
     # Failures
 
@@ -338,12 +381,22 @@ class Exchange:
             arm.tally.spared[failure] -= 1
             self._tell(arm, failure)
 
+    def blame(self, lane: Lane | None, status: int) -> None:
+        """Hold a failed answer against the replica that gave it."""
+        if lane is not None:
+            kind = Failure.GATEWAY if status in GATEWAY_ERRORS else Failure.ERROR
+            self.arm.pool.failed(lane, kind, monotonic())
+
+    def _repeats(self, word: RetryOn) -> bool:
+        """Whether the route wants a further try after this."""
+        return self.target is not None and word in self.target.route.retry.retry_on
+
     def _tell(self, arm: Arm, status: int) -> None:
         """Let whoever watches the version know how a call has ended."""
         fuse = arm.fuse
         if fuse is not None:
             self.request_id = self.request_id or self.connection.gateway.new_request_id()
-            fuse.failed(status, self.request_id.decode("latin-1"), time.monotonic())
+            fuse.failed(status, self.request_id.decode("latin-1"), monotonic())
 
     def _may_rescue(self) -> bool:
         """Whether the client still waits for its first byte, there is time left, somebody could answer, and the budget
@@ -370,11 +423,13 @@ class Exchange:
         self._send()
 
     def _turn_to(self, arm: Arm) -> None:
+        """Another version is to answer."""
         arm.tally.started += 1
         self.arm = arm
         self.lane = None
-        self.due = self.deadline
-        self.wait_ms = (self.deadline - clock()) // MILLISECOND
+        self._wait_until(self.deadline)
+        self.sent = now = clock()
+        self.wait_ms = (self.deadline - now) // MILLISECOND
 
     # Towards the client
 
@@ -386,18 +441,20 @@ class Exchange:
             self._count(CLIENT_CLOSED_REQUEST)
             self.lane = None
 
-    def _count(self, status: int) -> None:
-        """The call of the present arm has ended."""
+    def _count(self, status: int) -> int:
+        """The call of the present arm has ended; when that was."""
         if self.borrowed:
             self._give_back()
         if self.accused is not None:
             self._compare(status)
         tally = self.arm.tally
-        spent = clock() - self.started
+        now = clock()
+        spent = now - self.started
         tally.latency[bucket_of(spent)] += 1
         tally.latency_ns += spent
         codes = tally.codes
         codes[status] = codes.get(status, 0) + 1
+        return now
 
     def _begin_stream(self) -> None:
         """The head of server-sent events; the end of the connection ends them."""

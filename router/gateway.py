@@ -31,6 +31,7 @@ from nstarx.spec.experiment import OutcomeRecord
 from nstarx.spec.gateway import GatewaySpec
 from nstarx.spec.route import RoutesDocument, RouteSpec
 from router.deadlines import expire_overdue
+from router.ejections import Ejections, ejected
 from router.exposures import Exposures
 from router.heads import Heads
 from router.identity import Identity
@@ -93,6 +94,7 @@ class Gateway:
         """Experiment to what became of the outcomes reported here, to their number."""
         self._tracer = Tracer(spec.tracing, Random()) if spec.tracing else None
         self._exporter = TraceExporter(self._tracer, spec.tracing, id) if self._tracer and spec.tracing else None
+        self.ejections = Ejections(lambda kind, sentence, ref, details: self.tell(kind, sentence, None, ref, details))
         self.compiler = Compiler(
             self._condemn,
             self._report_soon,
@@ -100,6 +102,7 @@ class Gateway:
             self._exhausted,
             self.exposures,
             Tracing(self._tracer) if self._tracer else None,
+            self.ejections.decided,
         )
         self.table = Table(Snapshot(), {})
         self.targets: dict[bytes, Target | Addressed] = {}
@@ -275,13 +278,8 @@ class Gateway:
             f"route '{route}' has spent its budget for rescues in gateway {self.id}: {spec.budget_percent:g} % of its "
             f"requests and {spec.burst} more; failures reach clients until it refills"
         )
-        log.warning("%s", sentence, extra={"action": "rescues_exhausted"})
         details = {"rescues": budget.taken, "refused": budget.overflow}
-        self._spawn(self._tell(EventKind.RESCUES_EXHAUSTED, sentence, route, details))
-
-    async def _tell(self, kind: EventKind, sentence: str, route: str, details: dict[str, Any]) -> None:
-        with contextlib.suppress(NStarXError):
-            await self.coordination.tell(self.id, kind, sentence, route, None, details)
+        self.tell(EventKind.RESCUES_EXHAUSTED, sentence, route, details=details)
 
     def standings(self) -> dict[str, dict[str, Standing]]:
         """Where versions stand for this gateway: by the snapshot, but for those that it has let go of by itself."""
@@ -308,6 +306,22 @@ class Gateway:
             except Exception:
                 log.exception("events could not be followed", extra={"action": "events_failed"})
                 await asyncio.sleep(ACCUSE_S)
+
+    def tell(
+        self,
+        kind: EventKind,
+        sentence: str,
+        route: str | None = None,
+        version: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        """Let the cluster know what this gateway has done by itself, if the coordinator is there to hear it."""
+        log.warning("%s", sentence, extra={"action": kind.name.lower()})
+        self._spawn(self._told(self.coordination.tell(self.id, kind, sentence, route, version, details)))
+
+    async def _told(self, telling: Coroutine[Any, Any, None]) -> None:
+        with contextlib.suppress(NStarXError):
+            await telling
 
     # Counters
 
@@ -339,6 +353,9 @@ class Gateway:
             "rescues": {route: budget.overflow for route, (_, budget) in self.compiler.rescues.items()},
             "rules": {route: dict(counts) for route, counts in self.compiler.decisions.items()},
             "experiments": self._experiments(),
+            "ejections": self.ejections.reading(),
+            "ejected": ejected(self.compiler.pools(), time.time() - time.monotonic()),
+            **self.compiler.restraints.reading(),
         }
 
     def _experiments(self) -> dict[str, Any]:
@@ -435,9 +452,10 @@ class Gateway:
         return [keeper.lane for keeper in (*self._keepers.values(), *self._leaving) if keeper.lane]
 
     def _expire(self, now: int) -> None:
-        """End all waiting that takes too long: for replicas, and for the answers of others."""
+        """End all waiting that takes too long: for replicas, for the answers of others, and to be let in."""
         expire_overdue(self.all_lanes(), now)
         self.compiler.sweep_caches(now)
+        self.compiler.restraints.open_gates(now)
         self.shadowing.expire(now)
 
     def _sweep(self, server: uvicorn.Server) -> None:
@@ -447,6 +465,9 @@ class Gateway:
         for connection in list(server.server_state.connections):
             if isinstance(connection, InferenceProtocol):
                 connection.sweep(now)
+        for pool in self.compiler.pools():
+            pool.sweep(now)
+        self.compiler.restraints.learn(now)
 
     async def _administrate(self, admin: Starlette) -> None:
         """Serve administration, when no other gateway of this node does, or as soon as that one is gone."""
@@ -483,6 +504,13 @@ class Gateway:
         while True:
             await asyncio.sleep(1.0)
             await self._report_all()
+            await self._share_limits()
+
+    async def _share_limits(self) -> None:
+        """Each gateway grants its part of the rate limits; while nobody can be asked, the part that it had."""
+        if self.compiler.restraints.limitings:
+            with contextlib.suppress(NStarXError):
+                self.compiler.restraints.share_among(max(len(await self.coordination.members()), 1))
 
     async def _repeat_hand_in(self) -> None:
         while True:

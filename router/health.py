@@ -60,6 +60,12 @@ class Health:
         median = self.median_ns or ns
         self.median_ns = median + (median >> STEP) if ns > median else median - (median >> STEP)
 
+    def outlasted(self, ns: int) -> None:
+        """A call was withdrawn after so long: its answer would have taken longer. It is no failure, and no success."""
+        self.calls += 1
+        if ns > self.median_ns:
+            self.median_ns = self.median_ns + (self.median_ns >> STEP) or ns
+
     def failed(self, kind: Failure) -> None:
         """A failure. How long it took says nothing."""
         # A success resets one run alone: it happens more often than the first failure after it.

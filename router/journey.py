@@ -7,12 +7,12 @@ from cluster.frames import NO_JSON_LENGTH
 from nstarx.errors import NStarXError
 from router.arm import Arm
 from router.cached import PASSED
-from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, Exchange, clock
-from router.facts import Facts
+from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, clock
 from router.flights import Follow, Lead
 from router.head import Head
 from router.lanes import Lane
 from router.table import Target
+from router.tries import Tries
 
 if TYPE_CHECKING:
     from router.caching import Caching
@@ -27,17 +27,13 @@ Ending = Callable[["Journey", int, int, int, bytes], None]
 which is empty where the gateway itself has answered with an error. Streams end without. It must not raise."""
 
 
-class Journey(Exchange):
+class Journey(Tries):
     """One request on its way through the stages of its route."""
 
-    __slots__ = ("facts", "follow", "held", "key", "lead", "rule", "stage", "traced")
+    __slots__ = ("follow", "held", "lead", "rule", "stage", "traced")
 
-    facts: Facts
-    """What rules, keys and limits look at."""
     stage: int
     """How many stages lie behind."""
-    key: bytes | None
-    """What the request was assigned by, if by a key."""
     rule: str | None
     """The rule that decided, if one did."""
     held: Arm | None
@@ -59,7 +55,7 @@ class Journey(Exchange):
     ) -> None:
         super().__init__(connection, target, head, keep_alive, request_id)
         self.stage = 0
-        self.key = self.rule = self.held = self.lead = self.follow = self.traced = None
+        self.rule = self.held = self.lead = self.follow = self.traced = None
 
     def _decide(self, target: Target) -> None:
         if target.endings:
@@ -80,9 +76,18 @@ class Journey(Exchange):
                 return
         self._send()
 
+    def go_on(self) -> None:
+        """Proceed after waiting: less time is left."""
+        self.wait_ms = max((self.deadline - clock()) // MILLISECOND, 1)
+        self.proceed()
+
     def take(self, arm: Arm) -> None:
         """This version answers."""
         self._take(arm)
+
+    def refuse(self, error: NStarXError) -> None:
+        """Answer with an error before any version was chosen."""
+        self._refuse(error)
 
     # Traces
 
@@ -91,24 +96,14 @@ class Journey(Exchange):
         self._name()
         self.traced = traced
 
-    def _send(self) -> None:
-        lane = self.arm.backend.pick() if self.traced else None
-        if lane is None:
-            super()._send()
-        else:
-            self._ask(lane)
+    def _post(self, lane: Lane) -> int:
+        return super()._post(lane) if self.traced is None else lane.send(self, self.traced.asked(lane))
 
-    def _ask(self, lane: Lane) -> None:
-        if self.traced is None:
-            super()._ask(lane)
-        else:
-            self.lane = lane
-            self.id = lane.send(self, self.traced.asked(lane))
-
-    def _count(self, status: int) -> None:
-        super()._count(status)
+    def _count(self, status: int) -> int:
+        now = super()._count(status)
         if self.traced is not None:
             self.traced.came_to(status)
+        return now
 
     def _close(self) -> None:
         super()._close()

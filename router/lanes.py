@@ -4,8 +4,8 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Callable
-from random import random
+from collections.abc import Callable, Collection
+from time import monotonic
 from typing import Any, Protocol
 
 from cluster.frames import (
@@ -23,6 +23,8 @@ from cluster.frames import (
 from cluster.keepalive import keep_alive
 from cluster.records import ReplicaRecord
 from nstarx.errors import LaneError
+from nstarx.spec.balancing import BalancingSpec
+from router.pool import OnDecision, Pool
 
 log = logging.getLogger("nstarx.lanes")
 
@@ -30,6 +32,8 @@ PAYLOAD_LIMIT = 1 << 30
 CONNECT_S = 5.0
 WRITE_BUFFER = 64 << 20
 """Bytes waiting for a replica to read them, above which its lane takes no more requests."""
+USUAL = BalancingSpec()
+"""How requests are spread where no route says it otherwise."""
 
 
 class Waiter(Protocol):
@@ -64,6 +68,7 @@ class Lane(asyncio.Protocol):
 
     def __init__(self, record: ReplicaRecord, limit: int, loop: asyncio.AbstractEventLoop) -> None:
         self.record = record
+        self.name = record.replica
         self.limit = limit
         self.waiting: dict[int, Waiter] = {}
         self.ready = loop.create_future()
@@ -72,6 +77,8 @@ class Lane(asyncio.Protocol):
         """Done when the connection is lost."""
         self.open = False
         """Takes new requests."""
+        self.started_at = 0.0
+        """When it was opened; seconds on the clock of `time.monotonic`."""
         self.on_close: Callable[[Lane], None] = lambda lane: None
         self.mourners: list[Any] = []
         """Tallies that have counted the replica's death."""
@@ -293,38 +300,46 @@ async def _dial(loop: asyncio.AbstractEventLoop, lane: Lane, record: ReplicaReco
 class Backend:
     """One version's lanes, as this gateway sees them."""
 
-    def __init__(self, ref: str) -> None:
+    def __init__(self, ref: str, on_decision: OnDecision = lambda ref, decision: None) -> None:
+        """`on_decision` is told of ejections and returns."""
         self.ref = ref
         self.lanes: list[Lane] = []
-        self._turn = 0
+        self.pools: dict[BalancingSpec, Pool] = {}
+        """The ways in which routes choose among them."""
+        self._on_decision = on_decision
+        self.usual = self.pool(USUAL)
+        """For whatever comes by no route."""
+
+    def pool(self, spec: BalancingSpec) -> Pool:
+        """The one pool of all routes with this policy."""
+        pool = self.pools.get(spec)
+        if pool is None:
+            pool = self.pools[spec] = Pool(self.ref, spec, self.lanes, self._on_decision, monotonic())
+        return pool
+
+    def keep_pools(self, specs: Collection[BalancingSpec]) -> None:
+        """Forget those of policies that no route has any more."""
+        self.pools = {spec: pool for spec, pool in self.pools.items() if spec in specs or pool is self.usual}
 
     def add(self, lane: Lane) -> None:
         """A lane is ready; it is forgotten the moment it takes no more requests."""
         lane.on_close = self._remove
         if lane.open:
+            lane.started_at = now = monotonic()
             self.lanes.append(lane)
+            for pool in self.pools.values():
+                pool.join(lane, now)
 
     def _remove(self, lane: Lane) -> None:
         if lane in self.lanes:
             self.lanes.remove(lane)
+            for pool in self.pools.values():
+                pool.leave(lane, monotonic())
 
     def load(self) -> int:
         """Requests under way."""
         return sum([len(lane.waiting) for lane in self.lanes])
 
     def pick(self) -> Lane | None:
-        """The less loaded of two lanes; None when there is none with room."""
-        lanes = self.lanes
-        if len(lanes) == 1:
-            lane = lanes[0]
-        elif lanes:
-            self._turn = turn = (self._turn + 1) % len(lanes)
-            lane = lanes[turn]
-            other = lanes[turn - 1 - int(random() * (len(lanes) - 1))]
-            if len(other.waiting) < len(lane.waiting):
-                lane = other
-        else:
-            return None
-        if len(lane.waiting) < lane.limit:
-            return lane
-        return next((lane for lane in lanes if not lane.full), None)
+        """Who takes a request that comes by no route; None when there is nobody with room."""
+        return self.usual.balancer.pick()

@@ -1,6 +1,8 @@
 """Every metric, with its sentence. Prometheus text, made when somebody scrapes."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,12 +17,24 @@ ROUTE = ("gateway", "route")
 REPLICA = ("version", "replica")
 RESULTS = {"hit": "hits", "miss": "misses", "shared": "followers", "bypass": "bypasses"}
 """What `x-nstarx-cache` says, to the counter of it."""
+LIMIT = ("gateway", "route", "limit")
+GATE = ("gateway", "route", "version")
 
 SENTENCES = {
     "nstarx_requests": "Inference requests answered, by HTTP status; 499 is a client that went away first.",
     "nstarx_request_duration_seconds": "Time from a request's last byte to its answer, at the gateway.",
     "nstarx_requests_in_flight": "Inference requests that wait for their answer.",
     "nstarx_request_retries": "Requests sent to a further replica, because one died or had no room.",
+    "nstarx_request_retries_refused": "Retries that were not made because their share of the requests was used up.",
+    "nstarx_hedges": "Replicas asked beside the first, because its answer took long.",
+    "nstarx_hedges_won": "Replicas asked beside the first that answered before it.",
+    "nstarx_hedges_refused": "Replicas not asked beside the first because the share for that was used up.",
+    "nstarx_rate_limited": "Requests answered 429, by the limit that refused them.",
+    "nstarx_rate_limit_callers_forgotten": "Callers forgotten too early, because a limit has more than its max_keys.",
+    "nstarx_concurrency_limit": "Requests that a version may have under way from one gateway, as its latency is.",
+    "nstarx_concurrency": "Requests that a version has under way by this limit.",
+    "nstarx_admission_waiting": "Requests that wait until a version has room.",
+    "nstarx_admission_rejected": "Requests that found no room in a version, nor in its queue.",
     "nstarx_requests_refused": "Requests refused before a version was chosen: malformed, too large or too slow.",
     "nstarx_rescues": "Requests whose failed, late or invalid answer the stable version's replaced.",
     "nstarx_rescues_refused": "Requests that were not rescued, because the route's budget was spent.",
@@ -45,6 +59,8 @@ SENTENCES = {
     "nstarx_experiment_requests": "Requests that took part in an experiment, by arm.",
     "nstarx_experiment_outcomes": "Outcomes reported for an experiment, by what became of them.",
     "nstarx_experiment_assignments_dropped": "Assignments not kept, because too many waited for the coordinator.",
+    "nstarx_replica_ejections": "Replicas that a gateway sent nothing more for a while, by the rule that they broke.",
+    "nstarx_replicas_ejected": "Replicas of a version that a gateway sends nothing at the moment.",
     "nstarx_version_replicas": "Replicas of a version that are registered.",
     "nstarx_replica_requests": "Requests that a replica has dealt with, by outcome.",
     "nstarx_queue_wait_seconds": "Time that requests waited in a replica for their run.",
@@ -55,6 +71,14 @@ SENTENCES = {
     "nstarx_replica_memory_bytes": "Resident memory of a replica's process.",
 }
 """Name (counters without their `_total`) to what it means."""
+
+TRIES = {
+    "nstarx_request_retries_refused": "retries_refused",
+    "nstarx_hedges": "hedges",
+    "nstarx_hedges_won": "hedges_won",
+    "nstarx_hedges_refused": "hedges_refused",
+}
+"""Metric to what tallies call it."""
 
 OUTCOMES = ("succeeded", "failed", "rejected", "expired", "cancelled")
 BATCH_BOUNDS = tuple(2**power for power in range(11))
@@ -75,22 +99,13 @@ def exposition(
     """Prometheus text for everything that gateways and replicas have counted, for how versions stand
     (`router.shares.standing_shares`), and for the events by kind."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(
-        _Collected(
-            [
-                *_of_gateways(readings),
-                *_of_decisions(readings),
-                *_of_standings(shares),
-                *_of_events(events),
-                *_of_caches(readings),
-                *_of_traces(readings),
-                *_of_shadows(readings),
-                *_of_experiments(readings),
-                *_of_replicas(counters),
-                *_of_versions(replicas),
-            ]
-        )
-    )
+    of_gateways = (
+        _of_gateways, _of_decisions, _of_tries, _of_ejections, _of_limits, _of_caches, _of_traces, _of_shadows,
+        _of_experiments,
+    )  # fmt: skip
+    metrics = [metric for part in of_gateways for metric in part(readings)]
+    of_others = _of_standings(shares), _of_events(events), _of_replicas(counters), _of_versions(replicas)
+    registry.register(_Collected([*metrics, *chain.from_iterable(of_others)]))
     return generate_latest(registry)
 
 
@@ -227,6 +242,46 @@ def _of_experiments(readings: Readings) -> Iterator[Metric]:
                     metric.add_metric([gateway, experiment, part], count)
         dropped.add_metric([gateway], counted["dropped"])
     yield from (requests, outcomes, dropped)
+
+
+def _of_tries(readings: Readings) -> Iterator[Metric]:
+    """Further replicas asked, beside the first or after it."""
+    for name, field in TRIES.items():
+        counter = _counter(name, CALL)
+        for gateway, reading in readings.items():
+            for tally in reading["tallies"]:
+                counter.add_metric([gateway, tally["route"], tally["ref"], tally["role"]], tally[field])
+        yield counter
+
+
+def _of_ejections(readings: Readings) -> Iterator[Metric]:
+    ejections = _counter("nstarx_replica_ejections", ("gateway", "version", "rule"))
+    ejected = _gauge("nstarx_replicas_ejected", ("gateway", "version"))
+    for gateway, reading in readings.items():
+        out = Counter(entry["ref"] for entry in reading["ejected"])
+        for entry in reading["ejections"]:
+            ejections.add_metric([gateway, entry["ref"], entry["rule"]], entry["count"])
+        for ref in sorted({entry["ref"] for entry in reading["ejections"]}):
+            ejected.add_metric([gateway, ref], out[ref])
+    yield from (ejections, ejected)
+
+
+def _of_limits(readings: Readings) -> Iterator[Metric]:
+    refused = _counter("nstarx_rate_limited", LIMIT)
+    forgotten = _counter("nstarx_rate_limit_callers_forgotten", LIMIT)
+    limit, present = _gauge("nstarx_concurrency_limit", GATE), _gauge("nstarx_concurrency", GATE)
+    waiting, rejected = _gauge("nstarx_admission_waiting", GATE), _counter("nstarx_admission_rejected", GATE)
+    for gateway, reading in readings.items():
+        for entry in reading["limits"]:
+            refused.add_metric([gateway, entry["route"], entry["limit"]], entry["refused"])
+            forgotten.add_metric([gateway, entry["route"], entry["limit"]], entry["forgotten"])
+        for entry in reading["admission"]:
+            labels = [gateway, entry["route"], entry["ref"]]
+            limit.add_metric(labels, entry["limit"])
+            present.add_metric(labels, entry["in_flight"])
+            waiting.add_metric(labels, entry["waiting"])
+            rejected.add_metric(labels, entry["rejected"])
+    yield from (refused, forgotten, limit, present, waiting, rejected)
 
 
 def _of_replicas(counters: Counters) -> Iterator[Metric]:

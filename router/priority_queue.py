@@ -44,7 +44,7 @@ class PriorityQueue(Generic[E]):
     def push(self, entry: E, priority: int, deadline: int, now: int) -> Pushed[E]:
         """Let somebody wait, if there is room or somebody of lower priority makes it."""
         place = priority - 1 if 0 < priority <= len(self._levels) else self._default
-        expired = self._clear(now) if self._full(place) else []
+        expired = self.clear(now) if self._full(place) else []
         displaced = None
         if len(self._levels[place]) < self._rooms[place] and self.size >= self._room:
             displaced = self._displace(place)
@@ -90,7 +90,8 @@ class PriorityQueue(Generic[E]):
                 return level.popitem()[1][1]
         return None
 
-    def _clear(self, now: int) -> list[E]:
+    def clear(self, now: int) -> list[E]:
+        """Those whose deadline has passed, and who wait no more."""
         if now < self._earliest:
             return []
         expired: list[E] = []

@@ -29,6 +29,7 @@ class RateLimited(NStarXError):
         super().__init__(
             f"limit '{spec.name}' grants {spec.requests} requests in {spec.window_s} s; retry after {retry_after_s} s"
         )
+        self.limit = spec.name
         self.retry_after_s = retry_after_s
         self.fields = fields
 

@@ -7,12 +7,14 @@ from zlib import crc32
 
 from cluster.records import Snapshot
 from judging.watched import roles, watched
+from nstarx.spec.balancing import BalancingSpec
 from nstarx.spec.cache import CacheSpec
 from nstarx.spec.demotion import DemotionSpec
 from nstarx.spec.fallback import RescueSpec
 from nstarx.spec.route import RouteSpec, RuleSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
+from router.admitting import admit
 from router.arm import Arm
 from router.budget import CallBudget, RetryBudget
 from router.caching import ROLE, Caching, selecting
@@ -21,13 +23,19 @@ from router.fuse import Fuse, OnVerdict
 from router.guide import Chooser, Guide, chooser, take_turn
 from router.lanes import Backend
 from router.matching import compile_match
+from router.pool import OnDecision, Pool
+from router.restraints import Restraints
 from router.shadowing import Shadowing
 from router.shares import Shares, effective, shares_of
 from router.split import turns
+from router.sticky import key_of
 from router.tally import Tally
 
 if TYPE_CHECKING:
     from router.journey import Ending, Stage
+    from router.tries import Tries
+
+    HashKey = Callable[[Tries], bytes | None]
 
 SAFE = "/+"
 """What stands in a path as it is: versions may have a `+` (semver.org 2.0.0, 10)."""
@@ -68,6 +76,12 @@ class Target(NamedTuple):
     rescues: CallBudget
     fallback: Arm | None
     cache: Caching | None
+    hash_key: "HashKey | None"
+    """Whose requests go to one replica; None where load alone decides."""
+    try_ns: int | None
+    """What one try may take; None is as long as the request."""
+    patience_ns: int
+    """What a try of the route takes at the most; a replica that had so long has failed it."""
 
     def may_rescue(self) -> bool:
         """Take a rescue from the budget, if there is one left."""
@@ -148,6 +162,7 @@ class Compiler:
         on_spent: Callable[[str], None] = lambda route: None,
         exposures: Exposures | None = None,
         tracing: "Stage | None" = None,
+        on_ejection: OnDecision = lambda ref, decision: None,
     ) -> None:
         """`on_spent` is told of routes whose budget for rescues is spent; `tracing` is every request's first stage."""
         self.shadowing = shadowing or Shadowing()
@@ -161,6 +176,8 @@ class Compiler:
         """Route to its budget for rescues."""
         self.decisions: dict[str, dict[str, int]] = {}
         """Route and rule to how many requests it has decided about."""
+        self.restraints = Restraints()
+        self._on_ejection = on_ejection
         self.caches: dict[str, Caching] = {}
         """Route to the cache of its answers."""
         self._closing: list[Caching] = []
@@ -186,11 +203,19 @@ class Compiler:
         if len(made) != len(self._made) or any(self._made.get(place) is not target for place, target in made.items()):
             self._forget_fuses(made.values())
         self._made = made
+        self.restraints.keep(snapshot)
+        for backend in self.backends.values():
+            backend.keep_pools({route.balancing for route in snapshot.routes})
         return Table(snapshot, _by_path(made), frozenset(route.path_prefix for route in snapshot.routes))
 
     def backend(self, ref: str) -> Backend:
         """The one backend of a version."""
-        return self.backends.setdefault(ref, Backend(ref))
+        return self.backends.get(ref) or self.backends.setdefault(ref, Backend(ref, self._on_ejection))
+
+    def pools(self) -> Iterator[Pool]:
+        """Every version's replicas, by every policy that routes have for it."""
+        for backend in self.backends.values():
+            yield from backend.pools.values()
 
     def _target(self, place: Place, route: RouteSpec, shares: Shares, role: str | None = None) -> Target:
         """A route that did not change keeps its target, and with it whose turn it is."""
@@ -210,18 +235,25 @@ class Compiler:
             endings=self.shadowing.of(route),
             retries=RetryBudget(route.retry),
             rescues=self._rescues(route),
-            fallback=Arm(self.backend(fallback), self._tally(route.name, fallback, "fallback"), 0.0)
-            if fallback
-            else None,
+            fallback=self._bare_arm(route, fallback, "fallback") if fallback else None,
             cache=cache,
+            hash_key=hash_key(route.balancing),
+            try_ns=int(route.retry.per_try_timeout_s * 1e9) if route.retry.per_try_timeout_s else None,
+            patience_ns=int((route.retry.per_try_timeout_s or route.timeout_s) * 1e9),
         )
 
     def _stages(self, route: RouteSpec, guide: Guide, cache: Caching | None) -> "tuple[Stage, ...]":
         """The order in which things happen to a request; nothing but turns needs none of it."""
-        chosen = route.rules or route.split.sticky or route.split.trial
-        if not (self._tracing or chosen or cache or route.shadows):
+        if _is_plain(route) and not self._tracing:
             return ()
-        stages: list[Stage | None] = [self._tracing, guide if chosen else take_turn, cache]
+        chosen = route.rules or route.split.sticky or route.split.trial
+        stages: list[Stage | None] = [
+            self._tracing,
+            self.restraints.limiting(route),
+            guide if chosen else take_turn,
+            cache,
+            admit if route.admission else None,
+        ]
         return tuple([stage for stage in stages if stage is not None])
 
     def _guide(self, plan: "_Plan") -> Guide:
@@ -252,12 +284,20 @@ class Compiler:
 
     def _arm(self, plan: "_Plan", split: SplitSpec, ref: str, weight: float) -> Arm:
         route, role = plan.route, plan.role
-        arm = Arm(self.backend(ref), self._tally(route.name, ref, role or split.role(ref)), weight)
+        arm = self._bare_arm(route, ref, role or split.role(ref), weight)
         arm.demoted = not weight and split.weights[ref] > 0
         arm.stands_by = bool(split.candidates) and ref == split.stable
         arm.fuse = plan.fuses.get(ref)
         if role is None and ref in split.candidates and split.stable and route.rescue.enabled and route.idempotent:
-            arm.rescuer = Arm(self.backend(split.stable), self._tally(route.name, split.stable, "rescue"), 0.0)
+            arm.rescuer = self._bare_arm(route, split.stable, "rescue")
+        return arm
+
+    def _bare_arm(self, route: RouteSpec, ref: str, role: str, weight: float = 0.0) -> Arm:
+        """An arm that nobody watches or rescues."""
+        backend, tally = self.backend(ref), self._tally(route.name, ref, role)
+        arm = Arm(backend, tally, weight, backend.pool(route.balancing))
+        arm.gate = self.restraints.gate(route, ref)
+        arm.hedging = self.restraints.hedging(route, tally)
         return arm
 
     def _fuses(self, route: RouteSpec) -> dict[str, Fuse]:
@@ -325,6 +365,24 @@ class Compiler:
     def _tally(self, route: str, ref: str, role: str) -> Tally:
         key = (route, ref, role)
         return self.tallies.get(key) or self.tallies.setdefault(key, Tally(*key))
+
+
+def _is_plain(route: RouteSpec) -> bool:
+    """Whether all that a route does is done by exchanges alone."""
+    by_turns = not route.rules and route.split.sticky is None and route.split.trial is None
+    by_load = route.balancing.policy == "least_request" and route.retry.per_try_timeout_s is None
+    extras = route.rate_limits, route.cache, route.admission, route.hedge, route.shadows
+    return by_turns and by_load and not any(extras)
+
+
+def hash_key(spec: BalancingSpec) -> "HashKey | None":
+    """What finds the key that ties a request to a replica: the policy's own, or that of the sticky split."""
+    if spec.policy != "ring_hash":
+        return None
+    if spec.key is None:
+        return lambda tries: tries.key
+    find = key_of(spec.key)
+    return lambda tries: find(tries.facts)
 
 
 def _places(route: RouteSpec, version: str | None = None) -> list[Place]:

@@ -12,8 +12,8 @@ class Tally:
     """
 
     __slots__ = (
-        "codes", "excused", "failing", "invalid", "latency", "latency_ns", "lost", "ref", "rescued", "retries", "role",
-        "route", "spared", "started",
+        "codes", "excused", "failing", "hedges", "hedges_refused", "hedges_won", "invalid", "latency", "latency_ns",
+        "lost", "ref", "rescued", "retries", "retries_refused", "role", "route", "spared", "started",
     )  # fmt: skip
 
     def __init__(self, route: str, ref: str, role: str) -> None:
@@ -23,6 +23,14 @@ class Tally:
         self.started = 0
         """Calls begun; what is in flight is this less the sum of `codes`."""
         self.retries = 0
+        self.retries_refused = 0
+        """Retries that the budget had no room for."""
+        self.hedges = 0
+        """Further replicas asked beside the first, because that took long."""
+        self.hedges_won = 0
+        """Of these, those that answered first."""
+        self.hedges_refused = 0
+        """Those that the budget had no room for."""
         self.codes: dict[int, int] = {}
         """HTTP status to calls that ended with it; 499 is a client that went away."""
         self.invalid = 0

@@ -39,7 +39,7 @@ class Without(router.app.GatewayProcess):
     def __init__(self, args: GatewayArgs) -> None:
         _choose(lambda arms: repeat(arms[0]))
         assert hasattr(Exchange, "_count")
-        Exchange._count = lambda exchange, status: None  # type: ignore[method-assign, assignment]
+        Exchange._count = lambda exchange, status: exchange.sent  # type: ignore[method-assign, assignment]
         super().__init__(args)
 
 

@@ -36,6 +36,10 @@ def _print(document: dict[str, Any]) -> None:
     )
     console.print()
     print_shares(document["shares"])
+    if document["ejected"]:
+        console.print()
+        rows = [(entry["gateway"], entry["ref"], entry["sentence"]) for entry in document["ejected"]]
+        print_table(("GATEWAY", "VERSION", "EJECTED"), rows)
     if document["coordinator"] != "present":
         console.print("\nThe coordinator is away; gateways go on with what they know.", style="yellow")
 

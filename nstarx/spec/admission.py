@@ -34,7 +34,7 @@ class QueueSpec(Record):
     """1 is the highest priority, this number the lowest."""
     default_priority_level: Level = 1
     """Of requests without a priority, with 0, or with one that does not exist. (Triton's rule.)"""
-    level_queue_size: dict[Level, Size] = {}
+    level_queue_size: dict[Annotated[Level, Field(strict=False)], Size] = {}
     """Requests of one level that may wait, where it is fewer."""
 
     @model_validator(mode="after")

@@ -69,7 +69,8 @@ class BalancingSpec(Record):
     policy: Literal["least_request", "ring_hash"] = "least_request"
     """least_request: the less loaded of two replicas. ring_hash: requests of one key go to one replica."""
     key: KeySpec | None = None
-    """Whose requests go together; needed by ring_hash. Requests without a key go to the less loaded of two."""
+    """Whose requests go together; null is the key that the route's split is sticky by. Requests without a key go to
+    the less loaded of two."""
     hash_balance_factor: Annotated[int, Field(ge=100, le=10_000)] | None = 125
     """Per cent of the mean load at which a key's replica passes it on to the next of the ring; null never does."""
     slow_start_s: Delay = 0.0
@@ -86,7 +87,7 @@ class BalancingSpec(Record):
     """Null ejects nobody."""
 
     @model_validator(mode="after")
-    def _key_to_hash(self) -> Self:
-        if (self.policy == "ring_hash") != (self.key is not None):
-            raise ValueError("key: is needed with policy ring_hash, and means nothing without it")
+    def _key_is_used(self) -> Self:
+        if self.policy != "ring_hash" and self.key is not None:
+            raise ValueError("key: means nothing without policy ring_hash")
         return self

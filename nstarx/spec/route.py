@@ -6,13 +6,16 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from nstarx.spec.admission import AdmissionSpec
+from nstarx.spec.balancing import BalancingSpec
 from nstarx.spec.cache import CacheSpec
 from nstarx.spec.demotion import DemotionSpec
 from nstarx.spec.experiment import ExperimentsDocument, ExperimentSpec
 from nstarx.spec.fallback import FallbackSpec, RescueSpec
 from nstarx.spec.match import Match
+from nstarx.spec.rate_limit import RateLimitSpec
 from nstarx.spec.record import Record
-from nstarx.spec.retry import RetrySpec
+from nstarx.spec.retry import HedgeSpec, RetrySpec
 from nstarx.spec.shadow import ShadowSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.trial import Trial
@@ -68,8 +71,16 @@ class RouteSpec(Record):
     """Time to the answer when the request names no shorter one."""
     idempotent: bool = True
     """False: a request that a replica may have begun is never repeated, nor rescued."""
+    rate_limits: tuple[RateLimitSpec, ...] = Field(default=(), strict=False)
+    """How many requests a caller may make; a request needs the grant of each."""
+    admission: AdmissionSpec | None = None
+    """How many requests each version gets at a time, and who waits meanwhile; null lets all of them through."""
+    balancing: BalancingSpec = BalancingSpec()
+    """Which replica of a version is asked, and when a sick one is not."""
     retry: RetrySpec = RetrySpec()
     """Further replicas, when one dies with the request in hand or has no room."""
+    hedge: HedgeSpec | None = None
+    """A second replica beside the first, when that takes long; null waits. Needs an idempotent route."""
     demotion: DemotionSpec | None = DemotionSpec()
     """When a version of the split is taken out of traffic; null watches nobody."""
     rescue: RescueSpec = RescueSpec()
@@ -136,6 +147,17 @@ class RouteSpec(Record):
             raise ValueError(f"shadows: {', '.join(twice)} is given more than once")
         if len(self.versions) == 1 and self.versions[0] in versions:
             raise ValueError(f"shadows: {self.versions[0]} is the route's only version; it can't be its own shadow")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if twice := _repeated([limit.name for limit in self.rate_limits]):
+            raise ValueError(f"rate_limits: {', '.join(twice)} is the name of more than one limit; give each its own")
+        if self.hedge and not self.idempotent:
+            raise ValueError("hedge: repeats requests, so the route must be idempotent")
+        hashed = self.balancing.policy == "ring_hash" and self.balancing.key is None
+        if hashed and not any(split.sticky or split.experiment for split in self.splits):
+            raise ValueError("balancing: ring_hash needs a key, its own or that of a sticky split")
         return self
 
 

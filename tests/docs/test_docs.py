@@ -26,6 +26,8 @@ from nstarx.cli.app import app
 from nstarx.errors import NStarXError
 from nstarx.repository import Repository
 from nstarx.spec import (
+    admission,
+    balancing,
     cache,
     cluster,
     demotion,
@@ -36,6 +38,7 @@ from nstarx.spec import (
     key,
     match,
     model,
+    rate_limit,
     retry,
     route,
     shadow,
@@ -48,6 +51,8 @@ from nstarx.spec.record import Record, parse, parse_yaml, read_yaml
 from nstarx.spec.route import RoutesDocument, RouteSpec
 from nstarx.spec.split import SplitSpec
 from nstarx.spec.version import VersionRef
+from router import admission as admitted
+from router import rate_limit as limited
 from router.admin import Administration
 from router.cache import RouteCache
 from router.endpoints import V2
@@ -59,6 +64,7 @@ from tests.docs.pages import DOCS, FENCE, LINK, ROOT, Block, anchors, blocks, co
 from tests.in_process import data_plane
 
 CONFIGURATION, MODELS, TRAFFIC, DEMOTION = "configuration.md", "models.md", "traffic.md", "demotion.md"
+LIMITS = "limits.md"
 SHADOWS = "shadows.md"
 SECTIONS = {
     cluster.ClusterSpec: (CONFIGURATION, "The file"),
@@ -85,7 +91,16 @@ SECTIONS = {
     fallback.StaticAnswer: (DEMOTION, "fallback.static"),
     cache.CacheSpec: ("caching.md", "cache"),
     tracing.TracingSpec: ("tracing.md", "tracing"),
-    retry.RetrySpec: ("limits.md", "retry"),
+    rate_limit.RateLimitSpec: (LIMITS, "rate_limits"),
+    admission.AdmissionSpec: (LIMITS, "admission"),
+    admission.MinRttSpec: (LIMITS, "min_rtt"),
+    admission.QueueSpec: (LIMITS, "queue"),
+    balancing.BalancingSpec: (LIMITS, "balancing"),
+    balancing.EjectionSpec: (LIMITS, "ejection"),
+    balancing.SuccessRateSpec: (LIMITS, "success_rate"),
+    balancing.LatencyOutlierSpec: (LIMITS, "latency_outlier"),
+    retry.RetrySpec: (LIMITS, "retry"),
+    retry.HedgeSpec: (LIMITS, "hedge"),
     shadow.ShadowSpec: (SHADOWS, "shadow"),
     shadow.ToleranceSpec: (SHADOWS, "tolerance"),
     shadow.ReadySpec: (SHADOWS, "ready"),
@@ -171,6 +186,10 @@ def families() -> dict[str, set[str]]:
         "caches": {"iris": kept.reading()},
         "traces": {"recorded": 1},
     }
+    limit = {"route": "iris", "limit": "all", "refused": 1, "forgotten": 0}
+    gate = {"route": "iris", "ref": "iris@1.0.0", "limit": 3, "in_flight": 1, "waiting": 0, "rejected": 0}
+    out = {"ref": "iris@1.0.0", "rule": "latency_outlier", "count": 1}
+    limits = {"limits": [limit], "admission": [gate], "ejections": [out], "ejected": [out]}
     shadow = {"route": "iris", "ref": "iris@1.1.0", "mismatched": 1, "outcomes": {"compared": 1}, "drops": {"busy": 1}}
     decided = {"rescues": {"iris": 1}, "rules": {"iris": {"testers": 1}}}
     counted = {"requests": {"label": {"iris@1.0.0": 1}}, "outcomes": {"label": {"counted": 1}}, "dropped": 0}
@@ -178,7 +197,16 @@ def families() -> dict[str, set[str]]:
     tally.codes[200] = 1
     counters = {**Counters().as_dict(), "backlog": 0, "cpu_s": 0.0, "rss_bytes": 0}
     exposed = exposition(
-        {"g": {**reading, **decided, "tallies": [tally.reading()], "shadows": [shadow], "experiments": counted}},
+        {
+            "g": {
+                **reading,
+                **decided,
+                **limits,
+                "tallies": [tally.reading()],
+                "shadows": [shadow],
+                "experiments": counted,
+            }
+        },
         {"r": ("iris@1.0.0", counters)},
         {"iris@1.0.0": 1},
         [{"route": "iris", "rule": None, "version": "iris@1.0.0", "share": 1.0, "state": "healthy"}],
@@ -218,9 +246,8 @@ def subclasses(cls: type[NStarXError]) -> Iterator[type[NStarXError]]:
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
-    modules = {
-        module.__name__ for module in (errors, coordination, demotions, experiment, experiments, ledger, shadows)
-    }
+    held = (errors, coordination, demotions, experiment, experiments, ledger, shadows, admitted, limited)
+    modules = {module.__name__ for module in held}
     known: list[type[NStarXError]] = [NStarXError, *subclasses(NStarXError)]
     documented = {codes(code)[0]: int(status) for code, status, *_ in rows(text("errors.md"))}
     assert documented == {cls.code: cls.status for cls in known if cls.__module__ in modules}

@@ -62,7 +62,6 @@ class Replica:
         self.service_s = service_s
         self.waiting: dict[Call, None] = {}
         self.limit = 10_000
-        self.ejected = False
         self.started_at = 0.0
         self.runs = 0
         """Calls begun."""

@@ -21,7 +21,6 @@ class Replica:
         self.name = name
         self.waiting = [0] * load
         self.limit = limit
-        self.ejected = False
         self.started_at = started_at
 
     def __repr__(self) -> str:
@@ -99,11 +98,9 @@ def test_replica_that_has_left_gets_nothing() -> None:
 def test_ejected_replica_gets_nothing_until_it_returns() -> None:
     a, b, c = Replica("a"), Replica("b"), Replica("c")
     made = balancer(a, b, c)
-    a.ejected = True
-    made.refresh(1000.0)
+    made.eject("a", 1000.0)
     assert shares(made) == {"b": 0.5, "c": 0.5}
-    a.ejected = False
-    made.refresh(1000.0)
+    made.reinstate("a", 1000.0)
     assert set(shares(made)) == {"a", "b", "c"}
 
 
@@ -112,17 +109,24 @@ def test_everybody_is_used_when_fewer_than_half_are_left() -> None:
     made = balancer(*replicas)
     for count, panic in ((1, False), (2, False), (3, True), (4, True)):
         for replica in replicas[:count]:
-            replica.ejected = True
-        made.refresh(1000.0)
+            made.eject(replica.name, 1000.0)
         assert made.panic is panic
         assert len(shares(made)) == (4 if panic else 4 - count)
 
 
 def test_without_a_threshold_nobody_may_be_left() -> None:
-    replica = Replica("a")
-    replica.ejected = True
-    assert balancer(replica, panic_threshold_percent=0.0).pick() is None
+    made = balancer(Replica("a"), panic_threshold_percent=0.0)
+    made.eject("a", 1000.0)
+    assert made.pick() is None
     assert not in_panic(0, 0, 50.0)
+
+
+def test_replica_that_left_while_it_was_ejected_is_as_good_as_new_when_it_comes_again() -> None:
+    made = balancer(Replica("a"), Replica("b"), sick := Replica("sick"))
+    made.eject("sick", 1000.0)
+    made.leave(sick, 1000.0)
+    made.join(sick, 1001.0)
+    assert set(shares(made)) == {"a", "b", "sick"}
 
 
 # Slow start
@@ -154,6 +158,15 @@ def test_new_replica_that_is_busy_gets_less_than_its_share() -> None:
 def test_idle_new_replica_is_not_overrun_while_the_others_are_busy() -> None:
     made = balancer(Replica("a", load=5), Replica("b", load=5), Replica("new", started_at=1000.0), slow_start_s=60.0)
     assert shares(made)["new"] == pytest.approx(0.1 / 2.1, rel=0.05)
+
+
+def test_returned_replica_starts_as_slowly_as_a_new_one() -> None:
+    made = balancer(Replica("a"), Replica("b"), Replica("back"), slow_start_s=60.0)
+    made.eject("back", 1000.0)
+    made.reinstate("back", 1030.0)
+    assert shares(made)["back"] == pytest.approx(0.1 / 2.1, rel=0.05)
+    made.refresh(1090.0)
+    assert shares(made)["back"] == 1 / 3
 
 
 def test_when_all_are_new_all_are_equal() -> None:
@@ -217,12 +230,10 @@ def test_replica_that_comes_or_goes_moves_its_own_keys_alone(names: set[str], sh
     replicas = [Replica(name) for name in staying]
     made = balancer(*replicas, policy="ring_hash")
     before = owners(made)
-    joiner = Replica(moving)
-    made.join(joiner, 1000.0)
+    made.join(Replica(moving), 1000.0)
     during = owners(made)
     assert {key for key in KEYS if before[key] != during[key]} == {key for key in KEYS if during[key] == moving}
-    joiner.ejected = True
-    made.refresh(1000.0)
+    made.eject(moving, 1000.0)
     assert owners(made) == before
 
 

@@ -43,6 +43,20 @@ def sweep(found: OutlierDetection, now: float) -> list[Ejection | Return]:
     return decisions
 
 
+def test_call_that_was_withdrawn_shows_that_a_replica_is_slower_than_that() -> None:
+    found, (slow, quick) = detection(RUN, 2)
+    answer(slow, 1, 1.0)
+    for _ in range(100):
+        slow.outlasted(4 * MS)
+    assert 3.5 * MS < slow.median_ns < 4.5 * MS
+    slow.outlasted(1 * MS)
+    assert 3.5 * MS < slow.median_ns < 4.5 * MS
+    assert (slow.calls, slow.failures) == (102, 0)
+    fail(found, quick, 2, 0.0)
+    quick.outlasted(4 * MS)
+    assert quick.consecutive == 2
+
+
 # Failures in a row
 
 
@@ -130,9 +144,18 @@ def test_replica_that_returns_begins_with_a_clean_record() -> None:
 
 def test_one_of_three_may_be_out_though_ten_per_cent_would_be_nobody() -> None:
     found, healths = detection(RUN, 3)
-    ejected = [fail(found, health, 20, 0.0) for health in healths]
-    assert [len(ejections) for ejections in ejected] == [1, 0, 0]
-    assert found.overflow == 2 * 4
+    ejected = [fail(found, health, 20, 0.0) for health in healths[:2]]
+    assert [len(ejections) for ejections in ejected] == [1, 0]
+    assert found.overflow == 4
+
+
+def test_version_whose_every_replica_fails_is_not_ejected_away() -> None:
+    found, healths = detection(RUN.model_copy(update={"max_ejection_percent": 100.0}), 4)
+    for _ in range(20):
+        assert not [ejection for health in healths for ejection in fail(found, health, 1, 0.0)]
+    answer(healths[0], 1)
+    assert [e.replica for health in healths[1:] for e in fail(found, health, 5, 0.0)] == ["r1", "r2", "r3"]
+    assert found.overflow == 0
 
 
 def test_nobody_is_out_when_the_share_is_taken_literally() -> None:

@@ -331,8 +331,7 @@ def test_primary_with_a_queue_is_left_alone(start: Start) -> None:
     stage = start(DOUBLE)
     lane = next(lane for lane in stage.gateway.lanes() if lane.record.ref == PRIMARY)
     lane.limit = -1
-    lane_picks = stage.gateway.compiler.backend(PRIMARY)
-    lane_picks.pick = lambda: lane  # type: ignore[method-assign]
+    stage.gateway.compiler.backend(PRIMARY).usual.balancer.pick = lambda: lane
     assert good(stage.ask(2))
     assert stage.settled().drops == {Drop.busy: 2}
 

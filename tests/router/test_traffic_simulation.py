@@ -92,10 +92,10 @@ class Version:
         for decision in self.detection.sweep(now):
             self.detection.carry_out(decision, now)
             self.events.append((now, decision))
-            replica = next(replica for replica in self.replicas if replica.name == decision.replica)
-            replica.ejected = isinstance(decision, Ejection) and decision.enforced
-            replica.started_at = now
-            self.balancer.refresh(now)
+            if isinstance(decision, Return):
+                self.balancer.reinstate(decision.replica, now)
+            elif decision.enforced:
+                self.balancer.eject(decision.replica, now)
         self.balancer.slow_down(self.detection.slowness(), now)
         if self.balancer.warming:
             self.balancer.refresh(now)
