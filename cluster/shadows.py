@@ -1,5 +1,6 @@
 """What shadows have shown, over all gateways. Keeps what gateways report; decides when one is ready to be a canary."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from judging.shadow_trial import trial_of
 from nstarx.errors import NStarXError
 from nstarx.spec.route import RouteSpec
 from nstarx.spec.shadow import ShadowSpec
+
+log = logging.getLogger("nstarx.coordinator")
 
 MOST_GATEWAYS = 64
 """Gateways whose tallies are kept apart; what the oldest have counted is added up, and they must not count it again."""
@@ -91,7 +94,11 @@ class Shadows:
         for heard in trials:
             shadow = self._shadows.get((heard["route"], heard["ref"]))
             if shadow is not None and shadow.trial == heard["trial"]:
-                shadow.heard(gateway, ShadowTally.from_document(orjson.loads(heard["tally"])))
+                try:
+                    shadow.heard(gateway, ShadowTally.from_document(orjson.loads(heard["tally"])))
+                except (TypeError, KeyError, ValueError) as error:
+                    # Its other counters must not suffer where a gateway is older or newer than the coordinator.
+                    log.warning("gateway %s: %s", gateway, error, extra={"action": "trial_unreadable"})
 
     def left(self, gateway: str) -> None:
         """A gateway has said goodbye; what it counted stays."""

@@ -9,6 +9,7 @@ from cluster.coordination import Coordination, CoordinatorUnavailable, NotJoined
 from cluster.events import EventKind
 from cluster.experiments import ExperimentConflict, ExperimentNotFound, Exposed
 from cluster.records import CachePurge, Snapshot
+from cluster.shadows import ShadowNotFound
 from judging.experiment import Recording
 from nstarx.errors import Conflict, InvalidConfiguration, VersionNotFound
 from nstarx.spec.experiment import InvalidOutcome, OutcomeRecord
@@ -241,3 +242,18 @@ async def test_what_experiments_refuse_is_said(coordination: Coordination) -> No
     changed = RoutesDocument(routes=LABEL.routes, experiments=(label.model_copy(update={"alpha": 0.2}),))
     with pytest.raises(ExperimentConflict, match="`nstarx experiments stop label` first"):
         await coordination.apply_routes(changed, dry_run=True)
+
+
+async def test_shadows_are_reported_by_name_and_reset_for_every_gateway(coordination: Coordination) -> None:
+    shadows = {"shadows": [{"version": "iris@2.0.0"}]}
+    route = IRIS.routes[0].model_dump(mode="json", exclude_defaults=True) | shadows
+    await coordination.apply_routes(RoutesDocument.model_validate({"routes": [route]}))
+    [(name, report)] = await coordination.shadows()
+    assert (name, report.version, report.verdict) == ("iris", "iris@2.0.0", "not_enough_data")
+    assert await coordination.shadow("iris", "iris@2.0.0") == report
+    applied = await coordination.reset_shadow("iris", "iris@2.0.0")
+    snapshot = await coordination.snapshot()
+    assert (snapshot.number, snapshot.shadow_resets) == (applied.number, {"iris": {"iris@2.0.0": 1}})
+    with pytest.raises(ShadowNotFound, match="nstarx shadow list") as refused:
+        await coordination.shadow("iris", "iris@1.0.0")
+    assert refused.value.status == 404

@@ -63,3 +63,9 @@ def test_slow_tail_shows_in_the_high_quantile_alone() -> None:
     assert seen.p99_s is not None
     assert seen.p50_s < 0.002
     assert 0.08 < seen.p99_s < 0.13
+
+
+def test_copies_for_shadows_are_nobodys_answers() -> None:
+    copies = entry({"200": 50, "500": 50}, "iris@1.1.0", ms=100) | {"role": "shadow"}
+    seen = window([], [entry({"200": 100}), copies], 1.0)
+    assert (seen.requests, seen.errors, seen.shares) == (100, 0, {"iris@1.0.0": 1.0})
