@@ -456,7 +456,7 @@ class Gateway:
         expire_overdue(self.all_lanes(), now)
         self.compiler.sweep_caches(now)
         self.compiler.restraints.open_gates(now)
-        self.shadowing.expire(now)
+        self.shadowing.sweep(now)
 
     def _sweep(self, server: uvicorn.Server) -> None:
         """Once a second: end connections that take too long, and show that the loop lives."""

@@ -150,7 +150,7 @@ class Mirror:
         self.backend = backend
         self.calls = calls
         self.in_flight = 0
-        """Copies that wait to be sent, for their answer, or to be compared."""
+        """Copies that wait to be sent, or for their answer."""
         self.told: tuple[object, ...] = ()
         """What the coordinator has been told of last."""
         self._names: list[bytes] = []

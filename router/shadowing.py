@@ -59,6 +59,8 @@ class Shadowing:
         """Copies sent, and not yet answered."""
         self._copies: deque[Copy] = deque()
         self._pairs: deque[tuple[Copy, Answer, int]] = deque()
+        self._comparing = False
+        """More pairs are to be compared in the next turn."""
         self._woken = 0
         """When the first of what waits was left for the next turn; 0 when nothing waits."""
 
@@ -95,9 +97,10 @@ class Shadowing:
         self._wake()
 
     def ended(self, copy: Copy, answer: Answer, spent: int) -> None:
+        """Its pair waits for the next sweep: compared as it comes, it would meet more requests and colder caches."""
         self._waiting.pop(copy, None)
+        copy.mirror.in_flight -= 1
         self._pairs.append((copy, answer, spent))
-        self._wake()
 
     def _wake(self) -> None:
         if not self._woken:
@@ -111,11 +114,6 @@ class Shadowing:
         copies, self._copies = self._copies, deque()
         for copy in copies:
             self._send(copy, now, late)
-        until = clock() + TURN_NS
-        while self._pairs and clock() < until:
-            self._settle(*self._pairs.popleft())
-        if self._pairs:
-            self._wake()
 
     def _send(self, copy: Copy, now: int, late: bool) -> None:
         self._waiting[copy] = None
@@ -123,11 +121,12 @@ class Shadowing:
         if drop is not None:
             del self._waiting[copy]
             copy.trial.tally.drop(drop)
-            self._release(copy)
+            copy.mirror.in_flight -= 1
+            self.held -= copy.held
 
     def _settle(self, copy: Copy, answer: Answer, spent: int) -> None:
         """Count a pair, compared as far as the budget goes."""
-        self._release(copy)
+        self.held -= copy.held
         began = clock()
         spec, _, tally = copy.trial
         try:
@@ -140,14 +139,22 @@ class Shadowing:
             log.exception("a pair could not be compared", extra={"action": "pair_lost"})
         self.budget.spend(clock() - began)
 
-    def _release(self, copy: Copy) -> None:
-        copy.mirror.in_flight -= 1
-        self.held -= copy.held
-
-    def expire(self, now: int) -> None:
-        """End copies that are late. `now` is on the clock of `time.perf_counter_ns`."""
+    def sweep(self, now: int) -> None:
+        """Every 20 ms: end copies that are late, and compare what has come back. `now` is on the clock of
+        `time.perf_counter_ns`."""
         for copy in [copy for copy in self._waiting if copy.due <= now]:
             copy.expire()
+        if not self._comparing:
+            self._compare()
+
+    def _compare(self) -> None:
+        """For no longer than it may take at once; what is left has its turn after whatever waits meanwhile."""
+        until = clock() + TURN_NS
+        while self._pairs and clock() < until:
+            self._settle(*self._pairs.popleft())
+        self._comparing = bool(self._pairs)
+        if self._comparing:
+            asyncio.get_running_loop().call_soon(self._compare)
 
     # What the coordinator hears
 

@@ -63,7 +63,7 @@ class Stage:
 
     def settled(self) -> ShadowTally:
         """What has been counted when no copy is under way any more."""
-        self.plane.until(lambda: not self.mirror.in_flight)
+        self.plane.until(lambda: not self.gateway.shadowing.held)
         return self.tally
 
     def admin(self) -> Admin:
@@ -275,7 +275,7 @@ def test_shadow_that_hangs_costs_its_slots_alone_and_gives_them_back_at_its_dead
     stage.plane.until(lambda: codes(stage.gateway, PRIMARY) == {200: 20})
     tally = stage.tally
     assert (tally.sampled, tally.drops, stage.mirror.in_flight) == (20, {Drop.in_flight: 16}, 4)
-    in_loop(stage.plane, lambda: stage.gateway.shadowing.expire(NEVER))
+    in_loop(stage.plane, lambda: stage.gateway.shadowing.sweep(NEVER))
     tally = stage.settled()
     assert (outcomes(tally), tally.shadow_statuses) == ({Outcome.shadow_failed: 4}, {"504": 4})
     assert (stage.gateway.shadowing.held, stage.gateway.lanes()[1].waiting) == (0, {})
@@ -399,7 +399,7 @@ def test_copy_under_way_counts_for_the_trial_it_belongs_to(start: Start) -> None
     stage.ask(2)
     stage.apply(shadow={"attributes": []})
     stage.apply(shadow=None, shadows=[])
-    in_loop(stage.plane, lambda: stage.gateway.shadowing.expire(NEVER))
+    in_loop(stage.plane, lambda: stage.gateway.shadowing.sweep(NEVER))
     stage.plane.until(lambda: not stage.gateway.shadowing.held)
     assert not stage.gateway.shadowing.mirrors
     assert codes(stage.gateway, SHADOW, "shadow") == {504: 2}
@@ -410,7 +410,7 @@ def test_what_a_gateway_counted_stays_when_it_leaves(start: Start) -> None:
     for gateway in stage.gateways:
         assert good(stage.ask(5, gateway=gateway))
     stage.settled()
-    stage.plane.until(lambda: not stage.gateways[1].shadowing.mirrors["model", SHADOW].in_flight)
+    stage.plane.until(lambda: not stage.gateways[1].shadowing.held)
     stage.plane.call(stage.gateways[1].stop())
     with stage.admin() as admin:
         stage.plane.until(lambda: admin.shadow("model", SHADOW)["mismatch"]["of"] == 10)
