@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from cluster.frames import FLAG_INVALID, FLAG_STREAM
+from nstarx.errors import DeadlineExceeded, Overloaded, Unavailable
 from nstarx.spec.retry import HedgeSpec
 from router.budget import CallBudget
 from router.hedge_delay import HedgeDelay
@@ -86,7 +87,7 @@ class Hedging:
 class Hedge:
     """A further try of a call, beside the first. The `Waiter` of its lane."""
 
-    __slots__ = ("body", "flags", "id", "journey", "json", "lane", "sent", "wait_ms")
+    __slots__ = ("body", "flags", "id", "journey", "json", "lane", "sent", "traced", "wait_ms")
 
     def __init__(self, journey: "Tries", lane: "Lane", now: int) -> None:
         self.journey = journey
@@ -94,7 +95,8 @@ class Hedge:
         self.body, self.flags, self.json = journey.body, journey.flags, journey.json
         self.wait_ms = max((journey.deadline - now) // MILLISECOND, 1)
         self.sent = now
-        self.id = lane.send(self)
+        self.traced = journey.traced.beside() if journey.traced else None
+        self.id = lane.send(self, self.traced.asked(lane) if self.traced else b"")
 
     @property
     def due(self) -> int:
@@ -111,6 +113,7 @@ class Hedge:
             self.journey.on_response(status, flags, json, body)
         elif failed:
             self.journey.blame(self.lane, status)
+            self.forgotten(status)
 
     def on_chunk(self, body: bytes) -> None:
         """Streams have no further try; what comes here belongs to nobody."""
@@ -118,15 +121,28 @@ class Hedge:
     def on_end(self, status: int) -> None:
         if self.journey.prefers(self, False):
             self.journey.on_end(status)
+        else:
+            self.forgotten(status)
 
     def on_expired(self) -> None:
         if self.journey.prefers(self, False):
             self.journey.on_expired()
+        else:
+            self.forgotten(DeadlineExceeded.status)
 
     def on_overloaded(self) -> None:
         if self.journey.prefers(self, False):
             self.journey.on_overloaded()
+        else:
+            self.forgotten(Overloaded.status)
 
     def on_lane_lost(self) -> None:
         if self.journey.prefers(self, False):
             self.journey.on_lane_lost()
+        else:
+            self.forgotten(Unavailable.status)
+
+    def forgotten(self, status: int) -> None:
+        """What it came to is of no consequence."""
+        if self.traced:
+            self.traced.came_to(status)

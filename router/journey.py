@@ -10,7 +10,6 @@ from router.cached import PASSED
 from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, clock
 from router.flights import Follow, Lead
 from router.head import Head
-from router.lanes import Lane
 from router.table import Target
 from router.tries import Tries
 
@@ -30,7 +29,7 @@ which is empty where the gateway itself has answered with an error. Streams end 
 class Journey(Tries):
     """One request on its way through the stages of its route."""
 
-    __slots__ = ("follow", "held", "lead", "rule", "stage", "traced")
+    __slots__ = ("follow", "held", "lead", "rule", "stage")
 
     stage: int
     """How many stages lie behind."""
@@ -42,8 +41,6 @@ class Journey(Tries):
     """The duty to tell the cache how this ends; others may wait for it."""
     follow: "Follow[Journey] | None"
     """The wait for an answer to the same question."""
-    traced: "Traced | None"
-    """What is written down about it, if it is traced."""
 
     def __init__(
         self,
@@ -55,7 +52,7 @@ class Journey(Tries):
     ) -> None:
         super().__init__(connection, target, head, keep_alive, request_id)
         self.stage = 0
-        self.rule = self.held = self.lead = self.follow = self.traced = None
+        self.rule = self.held = self.lead = self.follow = None
 
     def _decide(self, target: Target) -> None:
         if target.endings:
@@ -95,15 +92,6 @@ class Journey(Tries):
         """Write down what becomes of it."""
         self._name()
         self.traced = traced
-
-    def _post(self, lane: Lane) -> int:
-        return super()._post(lane) if self.traced is None else lane.send(self, self.traced.asked(lane))
-
-    def _count(self, status: int) -> int:
-        now = super()._count(status)
-        if self.traced is not None:
-            self.traced.came_to(status)
-        return now
 
     def _close(self) -> None:
         super()._close()

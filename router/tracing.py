@@ -33,6 +33,19 @@ class Traced:
         """The same request, sent to a shadow once it was answered."""
         return Traced(self._tracer, self.trace, self._started)
 
+    def beside(self) -> "Traced":
+        """A further try, beside the call that is under way."""
+        other = self.copied()
+        other._tries = self._tries + 1
+        return other
+
+    def take_over(self, other: "Traced") -> None:
+        """A try beside the call has become the call."""
+        if self._call:
+            self.came_to(UNANSWERED)
+        self._call, other._call = other._call, 0
+        self._ref, self._replica, self._since, self._tries = other._ref, other._replica, other._since, other._tries
+
     def asked(self, lane: "Lane") -> bytes:
         """A replica is asked: the place in the trace that it is told."""
         if self._call:

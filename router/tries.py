@@ -17,6 +17,7 @@ from router.table import Target
 if TYPE_CHECKING:
     from router.admitting import Gate
     from router.protocol import InferenceProtocol
+    from router.tracing import Traced
 
 NEVER = 1 << 63
 HEDGED = b"x-nstarx-hedged: true\r\n"
@@ -32,7 +33,19 @@ class TryTooLong(DeadlineExceeded):
 class Tries(Exchange):
     """One request's way among the replicas of its version."""
 
-    __slots__ = ("facts", "gate", "hedge_due", "hedges", "key", "late", "promoted", "queue", "ticket", "try_due")
+    __slots__ = (
+        "facts",
+        "gate",
+        "hedge_due",
+        "hedges",
+        "key",
+        "late",
+        "promoted",
+        "queue",
+        "ticket",
+        "traced",
+        "try_due",
+    )
 
     facts: Facts
     """What rules, keys and limits look at."""
@@ -53,6 +66,8 @@ class Tries(Exchange):
     queue: "Gate | None"
     """Where it waits to be let in."""
     ticket: int
+    traced: "Traced | None"
+    """What is written down about it, if it is traced."""
 
     def __init__(
         self,
@@ -63,7 +78,7 @@ class Tries(Exchange):
         request_id: bytes = b"",
     ) -> None:
         super().__init__(connection, target, head, keep_alive, request_id)
-        self.key = self.promoted = self.gate = self.queue = None
+        self.key = self.promoted = self.gate = self.queue = self.traced = None
         self.hedges = ()
         self.try_due = NEVER
 
@@ -100,7 +115,7 @@ class Tries(Exchange):
             self.hedge_due = hedging.watch(self, now)
 
     def _post(self, lane: Lane) -> int:
-        return lane.send(self)
+        return lane.send(self) if self.traced is None else lane.send(self, self.traced.asked(lane))
 
     def _give_time(self, since: int) -> None:
         """A try that began then may take as long as the route says."""
@@ -145,6 +160,8 @@ class Tries(Exchange):
             return True
         if good:
             self._withdraw_present()
+            if self.traced is not None:
+                self.traced.came_to(CLIENT_CLOSED_REQUEST)
             self.arm.tally.hedges_won += 1
             self._promote(hedge)
         else:
@@ -153,6 +170,8 @@ class Tries(Exchange):
 
     def _promote(self, hedge: Hedge) -> None:
         self.promoted = hedge
+        if self.traced is not None and hedge.traced is not None:
+            self.traced.take_over(hedge.traced)
         self.lane, self.id, self.sent = hedge.lane, hedge.id, hedge.sent
         self.hedges = tuple([other for other in self.hedges if other is not hedge])
         self._give_time(hedge.sent)
@@ -168,6 +187,7 @@ class Tries(Exchange):
         hedges, self.hedges = self.hedges, ()
         for hedge in hedges:
             hedge.lane.cancel(hedge.id)
+            hedge.forgotten(CLIENT_CLOSED_REQUEST)
             self._given_up(hedge.lane, hedge.sent)
 
     def on_response(self, status: int, flags: int, json: int, body: bytes) -> None:
@@ -214,6 +234,8 @@ class Tries(Exchange):
 
     def _count(self, status: int) -> int:
         now = super()._count(status)
+        if self.traced is not None:
+            self.traced.came_to(status)
         gate = self.gate
         if gate is not None:
             self.gate = None

@@ -333,6 +333,24 @@ def test_those_who_wait_when_the_route_loses_its_cache_are_answered(serve: Serve
     plane.until(lambda: not gateway.compiler._closing)
 
 
+def test_those_who_wait_for_an_answer_take_no_place_in_the_version_until_they_run_the_request(
+    serve: Serve, wires: Any
+) -> None:
+    one = {"min_concurrency": 1, "max_concurrency_limit": 1, "queue": {"max_queue_size": 1}}
+    plane, gateway = serve(admission=one, rate_limits=[{"name": "all", "requests": 1000}])
+    first, *others = clients = wires(gateway, 4)
+    model(plane).hangs = True
+    together(plane, gateway, clients)
+    first.close()
+    plane.until(lambda: codes(gateway, OLD) == {499: 1} and waiting(gateway) == 2)
+    model(plane).hangs = False
+    assert verdicts([wire.answer() for wire in others]) == ["miss", "shared", "shared"]
+    assert codes(gateway, OLD) == {499: 1, 200: 1}
+    plane.until(lambda: in_flight(gateway) == 0)
+    with Wire(gateway) as wire:
+        assert ask(wire, 2.0).status == 200
+
+
 # Candidates
 
 

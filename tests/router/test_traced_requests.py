@@ -22,6 +22,7 @@ from serving.replica import Replica
 from tests.cluster.test_tracing import CALLER, SAMPLED, TRACE, UNSAMPLED, Collector, attributes
 from tests.in_process import NODE, DataPlaneInProcess
 from tests.router.conftest import WriteModel
+from tests.router.replicas import configure
 from tests.router.test_failures import crash
 from tests.router.test_rescue import BAD, GOOD
 from tests.router.wire import FLAKY, IRIS, Answer, Wire, flaky, hanging, in_flight, iris, post
@@ -182,6 +183,28 @@ def test_try_whose_replica_died_and_the_one_that_answered_are_both_seen(plane: D
     first, second = calls(gateway)
     assert (first.attributes["nstarx.replica"], first.attributes["nstarx.status"]) == (dying.id, 503)
     assert (second.attributes["nstarx.status"], second.attributes["http.request.resend_count"]) == (200, 1)
+
+
+def test_try_beside_a_slow_one_is_a_call_of_its_own_and_the_slow_one_ends_when_it_is_withdrawn(
+    plane: DataPlaneInProcess,
+) -> None:
+    slow, fast = plane.replica("flaky@1.0.0"), plane.replica("flaky@1.0.0")
+    hedge = {"after_s": 0.02, "budget_percent": 100.0}
+    gateway = traced(plane, route("flaky", hedge=hedge, balancing={"latency_bias": 0.0, "ejection": None}))
+    configure(plane, slow, hang=True)
+    try:
+        with Wire(gateway) as wire:
+            hedged = [ask(wire, FOLLOWED, path=FLAKY, body=flaky()) for _ in range(8)]
+    finally:
+        configure(plane, slow)
+    assert {answer.status for answer in hedged} == {200}
+    by_trace = [[span for span in calls(gateway) if span.parent_id == parent.id] for parent in whole(gateway)]
+    beside = [spans for spans in by_trace if len(spans) == 2]
+    assert len(beside) == sum("x-nstarx-hedged" in answer.headers for answer in hedged) >= 1
+    for first, second in beside:
+        assert (first.attributes["nstarx.replica"], first.attributes["nstarx.status"]) == (slow.id, 499)
+        assert (second.attributes["nstarx.replica"], second.attributes["nstarx.status"]) == (fast.id, 200)
+        assert second.attributes["http.request.resend_count"] == 1
 
 
 def test_answer_from_the_cache_has_no_call_and_those_who_wait_are_traced_too(plane: DataPlaneInProcess) -> None:
