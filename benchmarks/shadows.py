@@ -26,19 +26,21 @@ import yaml
 
 from benchmarks import processes, report
 from benchmarks.contenders import ContenderUnavailable
-from benchmarks.contenders.contender import FIRST_REQUEST, PATH, ROOT, free_port
+from benchmarks.contenders.contender import FIRST_REQUEST, PATH, ROOT, START_TIMEOUT_S, free_port
 from benchmarks.contenders.nstarx import NStarX
 from benchmarks.open_loop import Connections
 from nstarx.client import Admin
 
 PRIMARY, HEALTHY, HANGING = "iris@1.0.0", "iris@1.1.0", "iris@9.0.0"
 HANGS = "import threading\nclass Model:\n    def infer(self, inputs):\n        threading.Event().wait()\n"
-VARIANTS = {"no shadow": "", "uncompared": "/un", "healthy shadow": "/healthy", "hanging shadow": "/hanging"}
+VARIANTS = {"no shadow": "", "healthy shadow": "/healthy", "hanging shadow": "/hanging"}
 """Title to path prefix."""
 BOUNDS = {"healthy shadow": 1.10, "hanging shadow": 1.10}
 BLOCK_S = 1.0
 """Time on one route before it is another's turn."""
 WARM_UP_S = 2.0
+SETTLE_S = 5.0
+"""After everything is up, before the first request."""
 RESAMPLES = 2000
 
 Rounds = list[list[float]]
@@ -93,6 +95,7 @@ def arguments() -> argparse.ArgumentParser:
 def measure(folder: Path, options: argparse.Namespace) -> list[Cost]:
     config = configuration(folder)
     with NStarX(config, {"PYTHONPATH": str(ROOT)}).start() as server, Admin(admin_url(config)) as admin:
+        wait_for_replicas(admin)
         if options.prefer:
             processes.prefer([*(process.pid for process in server.processes()), os.getpid()])
         port = yaml.safe_load(config.read_text())["gateway"]["port"]
@@ -113,7 +116,6 @@ def configuration(folder: Path) -> Path:
     write_hanging(repository / "iris" / "9.0.0", ROOT / "models" / "iris" / "1.0.0" / "model.yaml")
     shadows = {
         "": [],
-        "/un": [{"version": HEALTHY, "compare": False}],
         "/healthy": [{"version": HEALTHY}],
         "/hanging": [{"version": HANGING, "timeout_s": 1}],
     }
@@ -127,6 +129,16 @@ def configuration(folder: Path) -> Path:
     config = folder / "shadows.yaml"
     config.write_text(yaml.safe_dump(document))
     return config
+
+
+def wait_for_replicas(admin: Admin) -> None:
+    """Until every version can be copied to. Raises ContenderUnavailable after a while."""
+    until = time.monotonic() + START_TIMEOUT_S
+    while len(admin.status()["versions"]) < len((PRIMARY, HEALTHY, HANGING)):
+        if time.monotonic() > until:
+            raise ContenderUnavailable("not every version came up")
+        time.sleep(0.2)
+    time.sleep(SETTLE_S)
 
 
 def write_hanging(folder: Path, like: Path) -> None:
@@ -204,7 +216,8 @@ def caption(machine: dict[str, Any], options: argparse.Namespace) -> str:
     date, cpus, average = machine["when"][:10], len(machine["cpus_used"]), machine["load_average_before"]
     return (
         f"Measured on {date} on {cpus} CPUs ({machine['cpu']}) shared by server and load generator, load average "
-        f"{average:.1f} before it; {options.rate:g} requests/s, {options.rounds} rounds of a second each."
+        f"{average:.1f} before it; {options.rate:g} requests/s, {options.rounds} rounds of a second each"
+        f"{', both before all else on the machine' if options.prefer else ''}."
     )
 
 

@@ -32,8 +32,8 @@ MOST_HELD = 64 << 20
 COMPARING_SHARE = 0.05
 """Part of the event loop's time that comparing may take; pairs beyond it are counted by status alone."""
 COMPARING_BURST_NS = 5_000_000
-TURN_NS = 1_000_000
-"""What comparing takes of one turn of the event loop, give or take one pair."""
+PILE = 8
+"""Of so many pairs that wait, one more is compared in a turn of the event loop."""
 LONGEST_TURN_NS = 10_000_000
 """A turn of the event loop that takes longer says that there is more to do than time: its copies are left out."""
 
@@ -97,10 +97,12 @@ class Shadowing:
         self._wake()
 
     def ended(self, copy: Copy, answer: Answer, spent: int) -> None:
-        """Its pair waits for the next sweep: compared as it comes, it would meet more requests and colder caches."""
         self._waiting.pop(copy, None)
         copy.mirror.in_flight -= 1
         self._pairs.append((copy, answer, spent))
+        if not self._comparing:
+            self._comparing = True
+            asyncio.get_running_loop().call_soon(self._compare)
 
     def _wake(self) -> None:
         if not self._woken:
@@ -140,17 +142,13 @@ class Shadowing:
         self.budget.spend(clock() - began)
 
     def sweep(self, now: int) -> None:
-        """Every 20 ms: end copies that are late, and compare what has come back. `now` is on the clock of
-        `time.perf_counter_ns`."""
+        """Every 20 ms: end copies that are late. `now` is on the clock of `time.perf_counter_ns`."""
         for copy in [copy for copy in self._waiting if copy.due <= now]:
             copy.expire()
-        if not self._comparing:
-            self._compare()
 
     def _compare(self) -> None:
-        """For no longer than it may take at once; what is left has its turn after whatever waits meanwhile."""
-        until = clock() + TURN_NS
-        while self._pairs and clock() < until:
+        """One pair a turn, so that whoever comes meanwhile waits for one at most; more while pairs pile up."""
+        for _ in range(1 + len(self._pairs) // PILE):
             self._settle(*self._pairs.popleft())
         self._comparing = bool(self._pairs)
         if self._comparing:

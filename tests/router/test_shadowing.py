@@ -422,3 +422,20 @@ def test_shadow_that_nobody_has_is_said_so(start: Start) -> None:
         for path in (f"/shadows/model/{PRIMARY}", f"/shadows/other/{SHADOW}"):
             answer = httpx.get(f"{admin.url}{path}")
             assert (answer.status_code, "nstarx shadow list" in answer.json()["error"]) == (404, True)
+
+
+def test_pairs_that_pile_up_are_settled_all_the_same(start: Start) -> None:
+    stage = start(DOUBLE, {"max_in_flight": 1000, "timeout_s": 60})
+    lane = next(lane for lane in stage.gateway.lanes() if lane.record.ref == SHADOW)
+    sent: list[Any] = []
+
+    def keep(call: Any, place: bytes = b"") -> int:
+        sent.append(call)
+        return len(sent)
+
+    lane.send = keep  # type: ignore[method-assign]
+    assert good(stage.ask(200))
+    stage.plane.until(lambda: len(sent) == 200)
+    in_loop(stage.plane, lambda: [copy.on_response(200, 0, 0xFFFFFFFF, copy.primary.body) for copy in sent])
+    tally = stage.settled()
+    assert (outcomes(tally), stage.mirror.in_flight) == ({Outcome.compared: 200}, 0)
