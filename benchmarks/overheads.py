@@ -69,7 +69,41 @@ def pairs(folder: Path) -> list[Pair]:
             loaded=Variant("1,000 routes", NStarX(configuration("1000-routes", folder, routes=1000))),
             may_cost=0.03,
         ),
+        Pair(
+            "everything that routes can do",
+            plain=Variant("one version", NStarX(replicated("plain", folder, ROUTE))),
+            loaded=Variant("everything", NStarX(replicated("everything", folder, ROUTE | EVERYTHING))),
+            may_cost=0.20,
+        ),
     ]
+
+
+ADDRESS = {"client_address": True}
+CANARY = {"stable": "iris@1.0.0", "candidate": "iris@1.1.0", "percent": 10}
+ROUTE = {"model": "iris", "split": {"weighted": {"iris@1.0.0": 1}}}
+EVERYTHING = {
+    "rules": [
+        {"name": "testers", "match": {"headers": {"x-team": {"one_of": ["ml", "qa"]}}}, "split": {"canary": CANARY}},
+        {"name": "early", "match": {"percent": 0.01, "key": ADDRESS}, "split": {"canary": CANARY | {"percent": 100}}},
+    ],
+    "split": {"canary": CANARY, "sticky": ADDRESS},
+    "rate_limits": [{"name": "per-client", "requests": 1_000_000_000, "window_s": 1, "key": ADDRESS}],
+    "admission": {"min_concurrency": 512},
+    "balancing": {"slow_start_s": 10},
+    "retry": {"num_retries": 2, "retry_on": ["reset", "refused", "gateway_error"]},
+}
+"""Rules that are asked and don't match, a sticky canary that is watched, rescued and demoted, a rate limit and a gate
+that never refuse, balancing with ejection, and a budget for retries."""
+
+
+def replicated(name: str, folder: Path, route: dict[str, Any]) -> Path:
+    """Two replicas of the stable version and one of the candidate, behind this route."""
+    config = configuration(name, folder)
+    document = yaml.safe_load(config.read_text())
+    document["versions"] = [{"version": "iris@1.0.0", "replicas": 2}, {"version": "iris@1.1.0"}]
+    document["routes"] = [route]
+    config.write_text(yaml.safe_dump(document))
+    return config
 
 
 def configuration(name: str, folder: Path, routes: int = 1) -> Path:
@@ -109,11 +143,14 @@ def main() -> int:
     machine = report.machine(processes.pin(options.cpus))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         try:
-            costs = [cost(pair, options) for pair in pairs(Path(folder))]
+            costs = [cost(pair, options) for pair in pairs(Path(folder)) if options.only in pair.title]
         except (ContenderUnavailable, LoadFailed) as error:
             print(error)
             return 1
-    publish(costs, machine, options)
+    if options.only:
+        print(f"\n{costs_table(costs)}")
+    else:
+        publish(costs, machine, options)
     return 0
 
 
@@ -121,6 +158,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=3, help="length of one measurement (default: 3)")
     parser.add_argument("--repetitions", type=int, default=9, help="ratios per pair (default: 9)")
+    parser.add_argument("--only", default="", help="measure the features alone whose title has this, and keep nothing")
     parser.add_argument("--connections", type=int, default=128, help="load (default: 128)")
     parser.add_argument("--cpus", type=int, default=2, help="CPUs for server and load generator (default: 2)")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder for the results")

@@ -6,7 +6,6 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from nstarx.errors import DeadlineExceeded, InvalidRequest
-from nstarx.histogram import bucket_of
 from nstarx.spec.admission import AdmissionSpec
 from router.admission import Admission, Admit, AtCapacity, Reject
 
@@ -26,23 +25,24 @@ class Gate:
         self.ref = ref
         self.spec = spec
         self._admission: Admission[Journey] = Admission(spec, now)
-        self._limit, self._queue = self._admission.limit, self._admission.queue
+        self.limit, self.queue = self._admission.limit, self._admission.queue
+        self.levels = spec.queue.priority_levels
         self._opening = False
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return self._queue.size
+        return self.queue.size
 
     def admit(self, journey: "Journey") -> bool:
         """True when a request may go on at once; else it waits, or has been answered."""
-        given = journey.facts.headers.get(PRIORITY)
+        given = journey.facts.headers.get(PRIORITY) if self.levels > 1 else None
         try:
             level = 0 if given is None else priority(given)
         except InvalidRequest as error:
             journey.give_up(error)
             return False
-        if not self._queue.size and self._limit.enter():
+        if not self.queue.size and self.limit.enter():
             journey.gate = self
             return True
         self._wait(journey, level)
@@ -62,38 +62,38 @@ class Gate:
 
     def enter(self) -> None:
         """Count a request that comes past the queue: a retry, or a rescue. Their budgets bound them."""
-        self._limit.in_flight += 1
+        self.limit.in_flight += 1
 
     def leave(self, since: int, now: int, status: int) -> None:
         """A call that was let in, and sent at `since`, has ended."""
         if status in TELLING:
-            self._limit.leave(since, bucket_of(now - since))
+            self.limit.leave(since, now)
         else:
-            self._limit.drop()
-        if self._queue.size and not self._opening:
+            self.limit.drop()
+        if self.queue.size and not self._opening:
             # After whatever the loop has in hand: the client whose call has ended gets its answer first.
             self._opening = True
             get_running_loop().call_soon(self._open)
 
     def withdraw(self, ticket: int) -> None:
         """Somebody does not want to wait any more."""
-        self._queue.withdraw(ticket)
+        self.queue.withdraw(ticket)
 
     def sweep(self, now: int) -> None:
         """To be called every 20 ms or so."""
-        self._limit.update(now)
-        if self._queue.size:
-            self._expire(self._queue.clear(now))
+        self.limit.update(now)
+        if self.queue.size:
+            self._expire(self.queue.clear(now))
             self._open()
 
     def reading(self) -> dict[str, Any]:
         """A copy for the wire."""
-        limit = self._limit
+        limit = self.limit
         return {
             "ref": self.ref,
             "limit": limit.limit,
             "in_flight": limit.in_flight,
-            "waiting": self._queue.size,
+            "waiting": self.queue.size,
             "rejected": self._admission.rejected,
             "min_rtt_s": limit.min_rtt_s,
         }
@@ -120,7 +120,15 @@ class Gate:
 def admit(journey: "Journey") -> bool:
     """The stage."""
     gate = journey.arm.gate
-    return gate is None or gate.admit(journey)
+    if gate is None:
+        return True
+    limit = gate.limit
+    if gate.levels == 1 and not gate.queue.size and limit.in_flight < limit.limit:
+        # The usual case, at half of the price.
+        limit.in_flight += 1
+        journey.gate = gate
+        return True
+    return gate.admit(journey)
 
 
 @lru_cache(maxsize=256)

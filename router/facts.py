@@ -19,7 +19,15 @@ class Facts:
     API key, or the claim `sub`. `client_address` is empty where it is unknown.
     """
 
-    __slots__ = ("_cookies", "_query", "caller", "claims", "client_address", "headers", "url")
+    __slots__ = (
+        "_cookies", "_query", "caller", "choose", "claims", "client_address", "decided_by", "decision", "headers",
+        "url",
+    )  # fmt: skip
+
+    choose: Any
+    """What chooses a version for such requests, once `decided_by` has found it."""
+    decision: Any
+    """What it chooses, if that is the same each time."""
 
     def __init__(
         self,
@@ -34,6 +42,7 @@ class Facts:
         self.client_address = client_address
         self.claims = claims
         self.caller = caller
+        self.decided_by: Any = None
         self._query: dict[bytes, bytes] | None = None
         self._cookies: dict[bytes, bytes] | None = None
 

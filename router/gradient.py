@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import sqrt
 from random import random
 
-from nstarx.histogram import BUCKETS, quantile
+from nstarx.histogram import BUCKETS, bucket_of, quantile
 from nstarx.spec.admission import AdmissionSpec
 
 MIN_SAMPLES = 10
@@ -52,14 +52,14 @@ class GradientLimit:
         self.pressed = True
         return False
 
-    def leave(self, started: int, bucket: int) -> None:
-        """A request that began then has ended, its latency in this bucket of `nstarx.histogram`.
+    def leave(self, started: int, now: int) -> None:
+        """A request that began then has ended.
 
         One that ran into its deadline took at least so long, and counts; one that failed or was withdrawn must `drop`.
         """
         self.in_flight -= 1
         if started >= self._epoch:
-            self._counts[bucket] += 1
+            self._counts[bucket_of(now - started)] += 1
 
     def drop(self) -> None:
         """A request has ended in a way that says nothing about latency."""

@@ -18,6 +18,9 @@ from router.sticky import ASSIGNMENT, COOKIE_BYTES, assignment, begun, issue, ke
 if TYPE_CHECKING:
     from router.journey import Journey
 
+MOST_KNOWN, LONGEST_KNOWN = 4096, 64
+"""Decisions about keys that are remembered, and bytes of such a key."""
+
 
 class Decision(NamedTuple):
     """What answers a request, and why."""
@@ -36,7 +39,7 @@ class Decision(NamedTuple):
 class Chooser:
     """Picks an arm of a split: by key where it is sticky, else by counting."""
 
-    __slots__ = ("_assigned", "_begun", "_cookie", "_counted", "_find", "_rule", "arms", "split")
+    __slots__ = ("_assigned", "_begun", "_cookie", "_counted", "_find", "_known", "_rule", "arms", "split")
 
     def __init__(self, split: SplitSpec, arms: Sequence[Arm], salt: str, rule: str | None, seed: int) -> None:
         self.split = split
@@ -45,6 +48,8 @@ class Chooser:
         self._counted = turns([(arm, arm.weight) for arm in arms], seed).__next__
         self._begun = begun(salt)
         self._find = self._cookie = self._assigned = None
+        self._known: dict[bytes, Decision] = {}
+        """What was decided about keys before; it is the same each time, and callers come again."""
         if split.sticky is not None:
             self._find, self._cookie = key_of(split.sticky), split.sticky.cookie
             # A canary's arms are known by role: whoever tries one candidate tries the next one too.
@@ -54,12 +59,29 @@ class Chooser:
     def __call__(self, facts: Facts) -> Decision:
         if self._find is None or self._assigned is None:
             return Decision(self._counted(), self._rule)
-        key, line = self._find(facts), b""
+        key = self._find(facts)
         if key is None:
             if self._cookie is None:
                 return Decision(self._counted(), self._rule)
             key, line = issue(self._cookie, token_bytes(COOKIE_BYTES))
-        return Decision(self._assigned(key), self._rule, key, ASSIGNMENT % assignment(self._begun, key) + line)
+            return self._decided(key, line)
+        decision = self._known.get(key)
+        if decision is None:
+            decision = self._decided(key)
+            if len(key) <= LONGEST_KNOWN:
+                if len(self._known) >= MOST_KNOWN:
+                    self._known.clear()
+                self._known[key] = decision
+        return decision
+
+    def settled(self, facts: Facts) -> Decision | None:
+        """The decision, if every request that says this of itself gets the same one."""
+        return self(facts) if self._find is not None and self._find(facts) is not None else None
+
+    def _decided(self, key: bytes, cookie: bytes = b"") -> Decision:
+        assert self._assigned is not None
+        lines = ASSIGNMENT % assignment(self._begun, key) + cookie
+        return Decision(self._assigned(key), self._rule, key, lines)
 
     def key(self, facts: Facts) -> bytes | None:
         """What the request could be assigned by, if it has that."""
@@ -97,6 +119,10 @@ class TrialChooser(Chooser):
         if self._find is None or (self._cookie is not None and self.key(facts) is None):
             return None
         return self._part(facts)[0]
+
+    def settled(self, facts: Facts) -> Decision | None:
+        """None: each exposure is told, and shares of an experiment may move."""
+        return None
 
     def about(self, facts: Facts) -> str:
         running, key = f"Experiment '{self._trial.experiment.name}' is running", self._trial.experiment.key
@@ -143,21 +169,31 @@ class Guide:
 
     def __call__(self, journey: "Journey") -> bool:
         """The stage that chooses a version."""
-        decision = self.decide(journey.facts)
-        journey.key, journey.rule = decision.key, decision.rule
-        journey.marks += decision.lines
-        if decision.rule is not None:
-            self.counts[decision.rule] = self.counts.get(decision.rule, 0) + 1
-            journey.marks += b"x-nstarx-rule: %b\r\n" % decision.rule.encode()
-        if decision.assignment is not None:
-            self._exposures.add(decision.assignment)
-            journey.marks += decision.assignment.lines
-        journey.take(decision.arm)
+        facts = journey.facts
+        if facts.decided_by is not self:
+            # Rules and keys look at facts alone, and a client that repeats its head has the same ones again.
+            facts.decided_by, facts.choose = self, self.matching(facts)
+            facts.decision = facts.choose.settled(facts)
+        arm, rule, journey.key, lines, part = facts.decision or facts.choose(facts)
+        journey.rule = rule
+        if lines:
+            journey.marks += lines
+        if rule is not None:
+            self.counts[rule] = self.counts.get(rule, 0) + 1
+            journey.marks += b"x-nstarx-rule: %b\r\n" % rule.encode()
+        if part is not None:
+            self._exposures.add(part)
+            journey.marks += part.lines
+        journey.take(arm)
         return True
 
-    def decide(self, facts: Facts) -> Decision:
+    def matching(self, facts: Facts) -> Chooser:
         """The first rule that matches decides."""
         for _, test, choose in self.rules:
             if test(facts):
-                return choose(facts)
-        return self.default(facts)
+                return choose
+        return self.default
+
+    def decide(self, facts: Facts) -> Decision:
+        """What answers a request that says this of itself."""
+        return self.matching(facts)(facts)

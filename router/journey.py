@@ -7,11 +7,11 @@ from cluster.frames import NO_JSON_LENGTH
 from nstarx.errors import NStarXError
 from router.arm import Arm
 from router.cached import PASSED
-from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, clock
+from router.exchange import CLIENT_CLOSED_REQUEST, MILLISECOND, Exchange, clock
 from router.flights import Follow, Lead
 from router.head import Head
 from router.table import Target
-from router.tries import Tries
+from router.tries import NEVER, Tries
 
 if TYPE_CHECKING:
     from router.caching import Caching
@@ -50,9 +50,13 @@ class Journey(Tries):
         keep_alive: bool,
         request_id: bytes = b"",
     ) -> None:
-        super().__init__(connection, target, head, keep_alive, request_id)
+        Exchange.__init__(self, connection, target, head, keep_alive, request_id)
         self.stage = 0
-        self.rule = self.held = self.lead = self.follow = None
+        self.key = self.rule = self.held = self.lead = self.follow = self.traced = None
+        # Those of its tries, too: a method for them would cost every request more than they do.
+        self.promoted = self.gate = self.queue = None
+        self.hedges = ()
+        self.try_due = NEVER
 
     def _decide(self, target: Target) -> None:
         if target.endings:
@@ -65,10 +69,9 @@ class Journey(Tries):
 
     def proceed(self) -> None:
         """Go on with the next stage; after the last one, ask a replica."""
-        stages = self.target.stages if self.target else ()
-        while self.stage < len(stages):
-            stage = stages[self.stage]
-            self.stage += 1
+        stages, at = self.target.stages if self.target else (), self.stage
+        for stage in stages[at:] if at else stages:
+            self.stage = at = at + 1
             if not stage(self):
                 return
         self._send()
@@ -80,7 +83,8 @@ class Journey(Tries):
 
     def take(self, arm: Arm) -> None:
         """This version answers."""
-        self._take(arm)
+        Exchange._take(self, arm)
+        self.late = self.due
 
     def refuse(self, error: NStarXError) -> None:
         """Answer with an error before any version was chosen."""
@@ -119,7 +123,7 @@ class Journey(Tries):
         self.started = clock()
         self.wait_ms = max((self.deadline - self.started) // MILLISECOND, 1)
         arm, self.held = self.held, None
-        self._take(arm)
+        self.take(arm)
 
     def answer(self, status: int, answer: bytes) -> None:
         """Send a whole answer that no replica has given, and count it for the arm that stands there."""
@@ -139,12 +143,15 @@ class Journey(Tries):
     # Ends
 
     def _deliver(self, status: int, flags: int, json: int, body: bytes) -> None:
+        if self.hedges:
+            self._withdraw_hedges()
         target, lead = self.target, self.lead
         if lead is None or target is None or target.cache is None:
-            super()._deliver(status, flags, json, body)
+            Exchange._deliver(self, status, flags, json, body)
         else:
             self._deliver_for_all(target.cache, lead, status, flags, json, body)
-        self._end(status, flags, json, body)
+        if self.traced is not None or (target is not None and target.endings):
+            self._end(status, flags, json, body)
 
     def _finish_with_error(self, error: NStarXError) -> None:
         super()._finish_with_error(error)

@@ -59,6 +59,8 @@ class InferenceProtocol(HttpToolsProtocol):
         self.cycle: Any = None
         self.head: KnownHead | None = None
         """The head parsed from the latest read, if it is one to remember."""
+        self.facts: Facts | None = None
+        """What the latest head says; the next one may be the same."""
         self.exchange: Exchange | None = None
         """The inference request being received."""
         self.goes_on = False
@@ -207,7 +209,10 @@ class InferenceProtocol(HttpToolsProtocol):
         if not target.stages:
             return Exchange(self, target, head, keep_alive, id)
         journey = Journey(self, target, head, keep_alive, id)
-        journey.facts = Facts(headers, url, self.client[0] if self.client else "")
+        facts = self.facts
+        if facts is None or facts.headers is not headers:
+            facts = self.facts = Facts(headers, url, self.client[0] if self.client else "")
+        journey.facts = facts
         if self.gateway.identity is not None and journey.refusal is None:
             journey.refusal = self.gateway.identity.tell(journey.facts)
         return journey

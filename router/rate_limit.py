@@ -7,12 +7,15 @@ grants exactly what a token bucket does). Times are nanoseconds on one clock tha
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import chain
 from typing import NamedTuple
 
 from nstarx.errors import NStarXError
 from nstarx.spec.rate_limit import RateLimitSpec
 
 S = 1_000_000_000
+LOOKED_AT = 8
+"""Buckets that are looked at for one that can be forgotten."""
 LONGEST_KEY = 64
 """Bytes of a key that is kept as it is; of longer ones a digest is kept."""
 FIELDS = b"ratelimit-policy: %b\r\nratelimit: %b\r\n"
@@ -49,14 +52,15 @@ class Grant(NamedTuple):
 class RateLimiter:
     """One limit, in one gateway."""
 
-    __slots__ = ("_due", "_interval", "_max_keys", "_tolerance", "forgotten", "policy", "spec", "state")
+    __slots__ = ("_buckets", "_interval", "_max_keys", "_tolerance", "forgotten", "fresh", "policy", "spec", "state")
 
     def __init__(self, spec: RateLimitSpec, shares: int = 1) -> None:
         self.spec = spec
         self.forgotten = 0
         """Callers forgotten before their buckets were full again: with more `max_keys` they would have got less."""
-        self._due: OrderedDict[bytes, int] = OrderedDict()
-        """Caller to when its bucket is full again; who was seen last is last."""
+        self._buckets: OrderedDict[bytes, list[int]] = OrderedDict()
+        """Caller to when its bucket is full again, in a list that is changed in place, which costs less than changing
+        the dictionary. Who was looked at, or refused, last is last."""
         self._max_keys = spec.max_keys
         self.policy = b'"%b";q=%d;w=%d' % (spec.name.encode(), spec.requests, spec.window_s)
         """Its member of RateLimit-Policy."""
@@ -68,55 +72,92 @@ class RateLimiter:
         """So many gateways serve the route: grant one part of the limit, though never less than one at a time."""
         self._interval = -(-self.spec.window_s * S * shares // self.spec.requests)
         self._tolerance = (max((self.spec.burst or self.spec.requests) // shares, 1) - 1) * self._interval
+        self.fresh = self._tolerance // self._interval, -(-self._interval // S)
+        """What `grant` says to a caller whose bucket was full, which is most of those who stay below their rate."""
 
     def decide(self, key: bytes, now: int) -> Grant:
         """Grant a request, or refuse it and take nothing."""
         key = shortened(key)
-        return self.refuse(key, now) if self.wait(key, now) > 0 else self.take(key, now)
+        granted = self.grant(key, now)
+        return Grant(True, *granted, 0) if granted else self.refuse(key, now)
 
     def wait(self, key: bytes, now: int) -> int:
         """Nanoseconds until a request would be granted; at most 0 means at once. `key` must be `shortened`."""
-        return self._due.get(key, 0) - now - self._tolerance
+        bucket = self._buckets.get(key)
+        return (bucket[0] if bucket else 0) - now - self._tolerance
 
-    def take(self, key: bytes, now: int) -> Grant:
-        """Grant a request, which `wait` says may be."""
-        due, interval = self._due, self._interval
-        full_at = due.get(key, now)
-        ahead = (full_at - now if full_at > now else 0) + interval
-        due[key] = now + ahead
-        due.move_to_end(key)
-        if len(due) > self._max_keys:
-            self.forgotten += due.popitem(last=False)[1] > now
-        return Grant(True, (self._tolerance + interval - ahead) // interval, -(-ahead // S), 0)
+    def grant(self, key: bytes, now: int) -> tuple[int, int] | None:
+        """Grant a request, and say `remaining` and `reset_s`; None refuses it and takes nothing. `key` must be
+        `shortened`."""
+        bucket, interval = self._buckets.get(key), self._interval
+        if bucket is None:
+            self._add(key, now)
+            return self.fresh
+        ahead = bucket[0] - now
+        if ahead <= 0:
+            bucket[0] = now + interval
+            return self.fresh
+        tolerance = self._tolerance
+        if ahead > tolerance:
+            return None
+        ahead += interval
+        bucket[0] = now + ahead
+        return (tolerance + interval - ahead) // interval, -(-ahead // S)
 
     def refuse(self, key: bytes, now: int) -> Grant:
         """Refuse a request. Its caller stays remembered, or asking on and on would make it forgotten."""
-        self._due.move_to_end(key)
-        return Grant(False, 0, -(-(self._due[key] - now) // S), -(-self.wait(key, now) // S))
+        self._buckets.move_to_end(key)
+        return Grant(False, 0, -(-(self._buckets[key][0] - now) // S), -(-self.wait(key, now) // S))
+
+    def _add(self, key: bytes, now: int) -> None:
+        buckets = self._buckets
+        if len(buckets) >= self._max_keys:
+            self._forget(now)
+        buckets[key] = [now + self._interval]
+
+    def _forget(self, now: int) -> None:
+        """Make room: of those not looked at for longest, the first whose bucket is full, or else fullest of a few.
+
+        Whoever sends ever new keys must not have his own empty bucket forgotten.
+        """
+        buckets = self._buckets
+        looked_at: dict[bytes, list[int]] = {}
+        for _ in range(min(LOOKED_AT, len(buckets))):
+            key, bucket = buckets.popitem(last=False)
+            if bucket[0] <= now:
+                break
+            looked_at[key] = bucket
+        else:
+            del looked_at[min(looked_at, key=lambda key: looked_at[key][0])]
+            self.forgotten += 1
+        buckets.update(looked_at)
 
 
 class RateLimits:
     """All limits of a route. A request needs the grant of each, and takes from none where one refuses."""
 
-    __slots__ = ("_lines", "limiters")
+    __slots__ = ("limiters", "lines", "one")
 
     def __init__(self, limiters: Sequence[RateLimiter]) -> None:
         self.limiters = tuple(limiters)
-        self._lines = FIELDS % (b", ".join(limiter.policy for limiter in limiters), b"%b")
+        policies = b", ".join([limiter.policy for limiter in limiters])
+        states = b", ".join([limiter.state for limiter in limiters])
+        self.one = self.limiters[0] if len(self.limiters) == 1 else None
+        """The limit, if there is no other."""
+        self.lines = FIELDS % (policies, states) if limiters else b""
+        """Of the answer's head, for what `grant` says of each limit."""
 
     def decide(self, keys: Sequence[bytes | None], now: int) -> RateLimited | bytes:
         """Lines of the answer's head that tell the caller what it has left; or the error, which has them too.
 
         `keys` has one for each limit, None where the request has none.
         """
-        short = [shortened(key or b"") for key in keys]
+        short = [shortened(key) if key else b"" for key in keys]
         for limiter, key in zip(self.limiters, short, strict=True):
             if limiter.wait(key, now) > 0:
                 return self._refusal(short, now)
-        states = [
-            limiter.state % limiter.take(key, now)[1:3] for limiter, key in zip(self.limiters, short, strict=True)
-        ]
-        return self._lines % b", ".join(states) if states else b""
+        grants = [limiter.grant(key, now) or (0, 0) for limiter, key in zip(self.limiters, short, strict=True)]
+        return self.lines % tuple(chain.from_iterable(grants))
 
     def _refusal(self, keys: Sequence[bytes], now: int) -> RateLimited:
         """By the limit that makes the caller wait longest; the answer tells of those alone that refused."""

@@ -32,8 +32,7 @@ class Restraints:
             return None
         known = self.limitings.get(route.name)
         if known is None or known.specs != route.rate_limits:
-            known = self.limitings[route.name] = Limiting(route.rate_limits, known)
-            known.share_among(self.gateways)
+            known = self.limitings[route.name] = Limiting(route.rate_limits, self.gateways, known)
         return known
 
     def gate(self, route: RouteSpec, ref: str) -> Gate | None:

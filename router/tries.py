@@ -3,20 +3,15 @@ let into a version through its gate."""
 
 from typing import TYPE_CHECKING
 
-from cluster.frames import FLAG_INVALID
 from judging.windows import INVALID_OUTPUT
 from nstarx.errors import DeadlineExceeded, NStarXError
-from router.arm import Arm
 from router.exchange import CLIENT_CLOSED_REQUEST, Exchange, clock
 from router.facts import Facts
-from router.head import Head
 from router.hedging import Hedge
 from router.lanes import Lane
-from router.table import Target
 
 if TYPE_CHECKING:
     from router.admitting import Gate
-    from router.protocol import InferenceProtocol
     from router.tracing import Traced
 
 NEVER = 1 << 63
@@ -31,21 +26,11 @@ class TryTooLong(DeadlineExceeded):
 
 
 class Tries(Exchange):
-    """One request's way among the replicas of its version."""
+    """One request's way among the replicas of its version. Journeys fill in what it begins with."""
 
     __slots__ = (
-        "facts",
-        "gate",
-        "hedge_due",
-        "hedges",
-        "key",
-        "late",
-        "promoted",
-        "queue",
-        "ticket",
-        "traced",
-        "try_due",
-    )
+        "facts", "gate", "hedge_due", "hedges", "key", "late", "promoted", "queue", "ticket", "traced", "try_due",
+    )  # fmt: skip
 
     facts: Facts
     """What rules, keys and limits look at."""
@@ -69,24 +54,7 @@ class Tries(Exchange):
     traced: "Traced | None"
     """What is written down about it, if it is traced."""
 
-    def __init__(
-        self,
-        connection: "InferenceProtocol",
-        target: Target | None,
-        head: Head,
-        keep_alive: bool,
-        request_id: bytes = b"",
-    ) -> None:
-        super().__init__(connection, target, head, keep_alive, request_id)
-        self.key = self.promoted = self.gate = self.queue = self.traced = None
-        self.hedges = ()
-        self.try_due = NEVER
-
     # Replicas
-
-    def _take(self, arm: Arm) -> None:
-        super()._take(arm)
-        self.late = self.due
 
     def _wait_until(self, due: int) -> None:
         self.late = due
@@ -94,7 +62,7 @@ class Tries(Exchange):
 
     def _send(self) -> None:
         balancer, target = self.arm.balancer, self.target
-        find = target and target.hash_key
+        find = target.hash_key if target else None
         lane = balancer.pick() if find is None else balancer.pick_for(find(self))
         if lane is None:
             self._look_elsewhere()
@@ -107,15 +75,14 @@ class Tries(Exchange):
             self._change_gate()
         self.promoted = None
         self.lane = lane
-        self.id = self._post(lane)
+        traced = self.traced
+        self.id = lane.send(self) if traced is None else lane.send(self, traced.asked(lane))
         self.sent = now = clock()
-        self._give_time(now)
-        hedging = arm.hedging
+        target, hedging = self.target, arm.hedging
+        if target is not None and target.try_ns is not None:
+            self._give_time(now)
         if hedging is not None:
             self.hedge_due = hedging.watch(self, now)
-
-    def _post(self, lane: Lane) -> int:
-        return lane.send(self) if self.traced is None else lane.send(self, self.traced.asked(lane))
 
     def _give_time(self, since: int) -> None:
         """A try that began then may take as long as the route says."""
@@ -190,11 +157,6 @@ class Tries(Exchange):
             hedge.forgotten(CLIENT_CLOSED_REQUEST)
             self._given_up(hedge.lane, hedge.sent)
 
-    def on_response(self, status: int, flags: int, json: int, body: bytes) -> None:
-        if self.hedges and status < 500 and not flags & FLAG_INVALID:
-            self._withdraw_hedges()
-        super().on_response(status, flags, json, body)
-
     def on_overloaded(self) -> None:
         if self.hedges:
             self._promote(self.hedges[0])
@@ -233,7 +195,7 @@ class Tries(Exchange):
             self.gate.enter()
 
     def _count(self, status: int) -> int:
-        now = super()._count(status)
+        now = Exchange._count(self, status)
         if self.traced is not None:
             self.traced.came_to(status)
         gate = self.gate

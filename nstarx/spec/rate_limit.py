@@ -28,4 +28,4 @@ class RateLimitSpec(Record):
     key: KeySpec | None = None
     """Who a caller is; null counts everybody as one. Those without a key are one caller too."""
     max_keys: Count = 100_000
-    """Callers remembered. The one not seen for longest is forgotten first, and begins with a full bucket."""
+    """Callers remembered. When there are more, one whose bucket is full, or the fullest of a few, is forgotten."""

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from nstarx.errors import InvalidConfiguration
-from nstarx.histogram import bucket_of
 from nstarx.spec.admission import AdmissionSpec
 from nstarx.spec.record import parse
 from router.admission import ADMIT, Admission, AtCapacity, Queue, Reject
@@ -38,7 +37,7 @@ def test_whoever_ends_lets_the_next_begin() -> None:
     for n in range(4):
         found.arrive(f"r{n}", 0, NEVER, 0)
     assert found.release(5).admitted == []
-    found.limit.leave(0, bucket_of(5))
+    found.limit.leave(0, 5)
     assert found.release(5).admitted == ["r2"]
     found.limit.drop()
     assert found.release(6).admitted == ["r3"]
@@ -87,7 +86,7 @@ def test_measurement_ends_with_its_last_answer_where_somebody_waits() -> None:
     found = admission(min_rtt={"request_count": 1})
     for n in range(3):
         found.arrive(f"r{n}", 0, NEVER, 0)
-    found.limit.leave(0, bucket_of(10 * MS))
+    found.limit.leave(0, 10 * MS)
     found.release(10 * MS)
     assert not found.limit.measuring
 
@@ -100,7 +99,7 @@ def fed(limit: GradientLimit, now: int, ms: float, answers: int) -> int:
     for _ in range(answers):
         assert limit.enter()
         started, now = now, now + int(ms * MS)
-        limit.leave(started, bucket_of(now - started))
+        limit.leave(started, now)
         limit.update(now)
     return now
 
@@ -122,7 +121,7 @@ def full_interval(limit: GradientLimit, now: int, ms: float) -> int:
     now += max(100 * MS, int(ms * MS))
     for _ in range(max(entered, 10)):
         limit.in_flight += entered < 10
-        limit.leave(started, bucket_of(int(ms * MS)))
+        limit.leave(started, started + int(ms * MS))
     limit.in_flight = 0
     limit.update(now)
     return now
@@ -190,7 +189,7 @@ def test_requests_from_before_a_measurement_are_no_part_of_it() -> None:
     limit.update(now + 3 * S)
     assert limit.measuring
     for _ in range(40):
-        limit.leave(now, bucket_of(3 * S))
+        limit.leave(now, now + 3 * S)
     fed(limit, now + 3 * S, 10.0, 50)
     assert limit.min_rtt_s == pytest.approx(0.010, rel=0.15)
 

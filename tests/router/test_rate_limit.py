@@ -119,6 +119,15 @@ def test_caller_who_asks_on_and_on_is_not_forgotten() -> None:
     assert granted(limit, b"a", NOW) == 0
 
 
+def test_caller_who_sends_ever_new_keys_does_not_get_his_own_bucket_forgotten() -> None:
+    limit = limiter(burst=10, max_keys=20)
+    assert granted(limit, b"me", NOW, 20) == 10
+    for other in range(1000):
+        limit.decide(b"%d" % other, NOW + other)
+    assert granted(limit, b"me", NOW + 1000) == 0
+    assert len(limit._buckets) == 20
+
+
 def test_forgetting_a_full_bucket_costs_nothing() -> None:
     limit = limiter(burst=1, max_keys=1)
     limit.decide(b"a", NOW)
@@ -130,7 +139,7 @@ def test_long_keys_are_told_apart_and_not_kept() -> None:
     limit = limiter(burst=1)
     long = b"k" * 50_000
     assert [granted(limit, key, NOW) for key in (long + b"a", long + b"b", long + b"a")] == [1, 1, 0]
-    assert max(map(len, limit._due)) <= LONGEST_KEY
+    assert max(map(len, limit._buckets)) <= LONGEST_KEY
 
 
 # Several limits

@@ -223,7 +223,7 @@ class Admitted:
 
     def _done(self, started: int, ns: int) -> None:
         self.latencies.append(ns)
-        self.admission.limit.leave(started, bucket_of(ns))
+        self.admission.limit.leave(started, started + ns)
         self._release()
 
     def _release(self) -> None:
