@@ -38,6 +38,7 @@ from router.identity import Identity
 from router.keeper import Keeper
 from router.lanes import Lane
 from router.pressure import INTERVAL_S as PRESSURE_S
+from router.pressure import at_work
 from router.protocol import InferenceProtocol
 from router.shadowing import Shadowing
 from router.stale import Words, stale
@@ -412,7 +413,7 @@ class Gateway:
         server = await self._serve(public, listener, http=InferenceProtocol)
         self._every(1.0, lambda: self._sweep(server))
         self._every(0.02, lambda: self._expire(time.perf_counter_ns()))
-        self._every(PRESSURE_S, lambda: self.shadowing.pressure.look(time.perf_counter_ns(), time.thread_time_ns()))
+        self._every(PRESSURE_S, lambda: self.shadowing.pressure.look(time.perf_counter_ns(), at_work()))
         self._spawn(self._repeat_report())
         self._spawn(self._repeat_hand_in())
         self._spawn(self._administrate(admin))
