@@ -140,10 +140,13 @@ class ShadowTally:
         if outcome in _TIMED:
             self.primary_latency[bucket_of(pair.primary_ns)] += 1
             self.shadow_latency[bucket_of(pair.shadow_ns)] += 1
-        if outcome in _ANSWERED:
+        if spec.attributes and outcome in _ANSWERED:
             self._slice(pair, comparison, spec)
         for difference in comparison.differences:
-            self.outputs.setdefault(difference.output, OutputTally()).add(difference)
+            output = self.outputs.get(difference.output)
+            if output is None:
+                output = self.outputs[difference.output] = OutputTally()
+            output.add(difference)
         if outcome is Outcome.shadow_failed:
             self.failures = kept_with(self.failures, pair, comparison, spec, self.capacity)
         elif comparison.distance:

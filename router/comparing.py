@@ -13,14 +13,12 @@ MOST_JSON_BYTES = 64 * 1024
 def compare_small(primary: Answer, shadow: Answer, spec: ShadowSpec) -> Comparison:
     """As `compare`, but answers that are too large for it are compared by status alone. Those that are the same bytes
     but for names and versions are equal at any size."""
-    if primary.status >= 400 or shadow.status >= 400 or not spec.compare:
-        return compare_statuses(primary.status, shadow.status)
-    if same_outputs(primary, shadow):
-        return compare(primary, shadow, spec)
     left, right = _small(primary), _small(shadow)
-    if left is None or right is None:
-        return compare_statuses(primary.status, shadow.status)
-    return compare(left, right, spec)
+    if left is not None and right is not None:
+        return compare(left, right, spec)
+    if primary.status < 400 and shadow.status < 400 and same_outputs(primary, shadow):
+        return compare(primary, shadow, spec)
+    return compare_statuses(primary.status, shadow.status)
 
 
 def _small(answer: Answer) -> Answer | None:
