@@ -34,14 +34,26 @@ class Trial(NamedTuple):
     tally: ShadowTally
 
 
+class Answered(NamedTuple):
+    """A request whose client has its answer."""
+
+    mirror: "Mirror"
+    journey: "Journey"
+    request: bytes
+    """The body, which the journey may forget."""
+    answer: Answer
+    at: int
+    """When, on the clock of `time.perf_counter_ns`."""
+
+
 class Sender(Protocol):
     """What carries out what mirrors decide (`router.shadowing.Shadowing`)."""
 
+    def note(self, answered: Answered) -> None:
+        """Ask the mirror what to make of it in a later turn of the event loop."""
+
     def left_out(self, size: int) -> Drop | None:
         """Why no copy of so many bytes can be taken at present, by any shadow."""
-
-    def enqueue(self, copy: "Copy") -> None:
-        """Send a copy in a later turn of the event loop."""
 
     def ended(self, copy: "Copy", answer: Answer, spent: int) -> None:
         """A copy has come back, after so many nanoseconds."""
@@ -61,13 +73,13 @@ class Copy:
     due: int
     """When nobody waits for its answer any more, on the clock of `time.perf_counter_ns`."""
 
-    def __init__(self, mirror: "Mirror", journey: "Journey", primary: Answer) -> None:
-        self.mirror = mirror
-        self.trial = mirror.trial
-        self.body, self.flags, self.json = journey.body, journey.flags, journey.json
+    def __init__(self, answered: Answered) -> None:
+        self.mirror, journey, self.body, primary, at = answered
+        self.trial = self.mirror.trial
+        self.flags, self.json = journey.flags, journey.json
         self.timeout_s = self.trial.spec.timeout_s or journey.timeout_s or 0.0
         self.wait_ms = int(self.timeout_s * 1000)
-        self.held = len(journey.body) + len(primary.body)
+        self.held = len(self.body) + len(primary.body)
         """Bytes that it keeps from being forgotten."""
         self.request_id = journey.request_id
         self.at = time.time()
@@ -75,8 +87,8 @@ class Copy:
         """The version whose answer the client got."""
         self.rescued = journey.arm.role == "rescue"
         self.primary = primary if len(primary.body) <= MOST_ANSWER else primary._replace(body=b"")
-        self.primary_ns = clock() - journey.started
-        self.values = mirror.values(journey)
+        self.primary_ns = at - journey.started
+        self.values = self.mirror.values(journey)
         self.traced = journey.traced.copied() if journey.traced else None
 
     def send(self, lane: Lane, now: int) -> None:
@@ -150,7 +162,7 @@ class Mirror:
         self.backend = backend
         self.calls = calls
         self.in_flight = 0
-        """Copies that wait to be sent, or for their answer."""
+        """Copies that wait for their answer."""
         self.told: tuple[object, ...] = ()
         """What the coordinator has been told of last."""
         self._names: list[bytes] = []
@@ -165,23 +177,28 @@ class Mirror:
         self._names = [header.encode() for header in spec.attributes]
 
     def __call__(self, journey: "Journey", status: int, flags: int, json: int, body: bytes) -> None:
-        """The client has its answer: copy its request, if it is one to copy and there is room."""
+        """The client's answer is written, but leaves at the end of this turn: whatever is done here, it waits for."""
         # Without a lane no replica was asked; and the shadow is not compared with itself, nor asked for streams.
-        if journey.lane is None or journey.arm.ref == self.ref or journey.flags & FLAG_STREAM:
-            return
-        if not self._chooses(journey.facts):
-            return
+        if journey.lane is not None and journey.arm.ref != self.ref and not journey.flags & FLAG_STREAM:
+            self.sender.note(Answered(self, journey, journey.body, answer_of(status, json, body), clock()))
+
+    def copy(self, answered: Answered, late: bool) -> Copy | None:
+        """A copy, if the request is one to copy and there is room. `late`: there is more to do than time."""
+        journey = answered.journey
+        if journey.lane is None or not self._chooses(journey.facts):
+            return None
         tally = self.trial.tally
         tally.sampled += 1
-        drop = self._left_out(journey.lane, len(journey.body) + len(body))
+        drop = self._left_out(journey.lane, len(answered.request) + len(answered.answer.body), late)
         if drop is None:
-            self.in_flight += 1
-            self.sender.enqueue(Copy(self, journey, answer_of(status, json, body)))
-        else:
-            tally.drop(drop)
+            return Copy(answered)
+        tally.drop(drop)
+        return None
 
-    def _left_out(self, primary: Lane, size: int) -> Drop | None:
+    def _left_out(self, primary: Lane, size: int, late: bool) -> Drop | None:
         """Why a request is not copied, of so many bytes with its answer."""
+        if late:
+            return Drop.busy
         if self.in_flight >= self.trial.spec.max_in_flight:
             return Drop.in_flight
         return Drop.busy if 2 * len(primary.waiting) > primary.limit else self.sender.left_out(size)
@@ -191,13 +208,15 @@ class Mirror:
         get = journey.facts.headers.get
         return tuple([get(name, b"").decode("latin-1") for name in self._names])
 
-    def send(self, copy: Copy, now: int) -> Drop | None:
-        """Give a copy to a replica; why it was not."""
+    def send(self, copy: Copy, now: int) -> bool:
+        """Give a copy to a replica, if there is one with room."""
         lane = self.backend.pick()
         if lane is None or 2 * len(lane.waiting) >= lane.limit:
-            return Drop.full if self.backend.lanes else Drop.no_replica
+            self.trial.tally.drop(Drop.full if self.backend.lanes else Drop.no_replica)
+            return False
+        self.in_flight += 1
         copy.send(lane, now)
-        return None
+        return True
 
     def counts(self) -> dict[str, Any]:
         """What has been counted in this trial, in short."""

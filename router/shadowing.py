@@ -20,7 +20,7 @@ from judging.shadow_tally import Drop
 from nstarx.spec.route import RouteSpec
 from router.comparing import compare_small
 from router.lanes import Backend
-from router.mirror import Copy, Mirror
+from router.mirror import Answered, Copy, Mirror
 from router.pressure import Pressure
 from router.tally import Tally
 from router.time_share import TimeShare
@@ -57,12 +57,13 @@ class Shadowing:
         """Bytes of requests and answers that copies keep."""
         self._waiting: dict[Copy, None] = {}
         """Copies sent, and not yet answered."""
-        self._copies: deque[Copy] = deque()
+        self._answered: list[Answered] = []
+        """Requests to be looked at in the next turn."""
         self._pairs: deque[tuple[Copy, Answer, int]] = deque()
         self._comparing = False
         """More pairs are to be compared in the next turn."""
         self._woken = 0
-        """When the first of what waits was left for the next turn; 0 when nothing waits."""
+        """When the first of these was answered; 0 when there are none."""
 
     def follow(
         self,
@@ -86,15 +87,16 @@ class Shadowing:
 
     # Work, left for later turns (Sender)
 
+    def note(self, answered: Answered) -> None:
+        self._answered.append(answered)
+        if not self._woken:
+            self._woken = answered.at
+            asyncio.get_running_loop().call_soon(self._turn)
+
     def left_out(self, size: int) -> Drop | None:
         if self.pressure.busy:
             return Drop.busy
         return Drop.memory if self.held + size > MOST_HELD else None
-
-    def enqueue(self, copy: Copy) -> None:
-        self.held += copy.held
-        self._copies.append(copy)
-        self._wake()
 
     def ended(self, copy: Copy, answer: Answer, spent: int) -> None:
         self._waiting.pop(copy, None)
@@ -104,27 +106,22 @@ class Shadowing:
             self._comparing = True
             asyncio.get_running_loop().call_soon(self._compare)
 
-    def _wake(self) -> None:
-        if not self._woken:
-            self._woken = clock()
-            asyncio.get_running_loop().call_soon(self._turn)
-
     def _turn(self) -> None:
         """What was written to clients in the turn before has left; whatever is done now delays only what comes."""
         now, woken, self._woken = clock(), self._woken, 0
         late = now - woken > LONGEST_TURN_NS
-        copies, self._copies = self._copies, deque()
-        for copy in copies:
-            self._send(copy, now, late)
+        noted, self._answered = self._answered, []
+        for answered in noted:
+            try:
+                self._copy(answered, now, late)
+            except Exception:
+                log.exception("a request could not be copied", extra={"action": "copy_lost"})
 
-    def _send(self, copy: Copy, now: int, late: bool) -> None:
-        self._waiting[copy] = None
-        drop = Drop.busy if late else copy.mirror.send(copy, now)
-        if drop is not None:
-            del self._waiting[copy]
-            copy.trial.tally.drop(drop)
-            copy.mirror.in_flight -= 1
-            self.held -= copy.held
+    def _copy(self, answered: Answered, now: int, late: bool) -> None:
+        copy = answered.mirror.copy(answered, late)
+        if copy is not None and answered.mirror.send(copy, now):
+            self.held += copy.held
+            self._waiting[copy] = None
 
     def _settle(self, copy: Copy, answer: Answer, spent: int) -> None:
         """Count a pair, compared as far as the budget goes."""
