@@ -214,6 +214,8 @@ class Exchange:
         if not target.retries.take(arm.backend.load()):
             arm.tally.retries_refused += 1
             return False
+        # Before anything else is counted: whoever watches takes all since the last failure for one stretch.
+        self._tell(arm, status)
         self.borrowed += 1
         arm.tally.started += 1
         return self._retry(again=True)
@@ -352,7 +354,6 @@ class Exchange:
         arm = self.arm
         arm.tally.invalid += status == INVALID_OUTPUT
         if self._retry_failed(status):
-            self._tell(arm, status)
             return True
         if self._may_rescue():
             self._rescue(status)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.frames import FLAG_INVALID, FLAG_STREAM
 from nstarx.errors import DeadlineExceeded, Overloaded, Unavailable
+from nstarx.histogram import BUCKETS, bucket_of
 from nstarx.spec.retry import HedgeSpec
 from router.budget import CallBudget
 from router.hedge_delay import HedgeDelay
@@ -31,13 +32,16 @@ BURST = 50
 class Hedging:
     """When the calls of one arm get a second try, and how many may."""
 
-    __slots__ = ("_budget", "_delay", "_line", "_loop", "_timer", "ns", "spec", "tally")
+    __slots__ = ("_budget", "_delay", "_latency", "_line", "_loop", "_timer", "ns", "spec", "tally")
 
     def __init__(self, spec: HedgeSpec, tally: Tally, now: float) -> None:
         """`now` is on the clock of `time.monotonic`."""
         self.spec = spec
         self.tally = tally
         self._budget = CallBudget(spec.budget_percent, BURST)
+        self._latency = [0] * BUCKETS
+        """Of answered calls, from when the first replica was asked: what waited before that says nothing about
+        replicas."""
         self._delay = HedgeDelay(spec, now)
         self.ns = self._delay.ns
         """After so long; None while that is not known."""
@@ -47,8 +51,12 @@ class Hedging:
 
     def refresh(self, now: float) -> None:
         """Learn from the latest second."""
-        self._delay.refresh(self.tally.latency, now)
+        self._delay.refresh(self._latency, now)
         self.ns = self._delay.ns
+
+    def answered(self, ns: int) -> None:
+        """A call was answered so long after the first replica was asked."""
+        self._latency[bucket_of(ns)] += 1
 
     def watch(self, journey: "Tries", since: int) -> int:
         """Give a call, which has waited since then, a further try when that is due; when it is, 0 for never."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from router.tracing import Traced
 
 NEVER = 1 << 63
+OK = 200
 HEDGED = b"x-nstarx-hedged: true\r\n"
 
 
@@ -29,9 +30,12 @@ class Tries(Exchange):
     """One request's way among the replicas of its version. Journeys fill in what it begins with."""
 
     __slots__ = (
-        "facts", "gate", "hedge_due", "hedges", "key", "late", "promoted", "queue", "ticket", "traced", "try_due",
+        "asked", "facts", "gate", "hedge_due", "hedges", "key", "late", "promoted", "queue", "ticket", "traced",
+        "try_due",
     )  # fmt: skip
 
+    asked: int
+    """When the first replica was asked, where others may be asked beside it."""
     facts: Facts
     """What rules, keys and limits look at."""
     key: bytes | None
@@ -82,6 +86,7 @@ class Tries(Exchange):
         if target is not None and target.try_ns is not None:
             self._give_time(now)
         if hedging is not None:
+            self.asked = now
             self.hedge_due = hedging.watch(self, now)
 
     def _give_time(self, since: int) -> None:
@@ -198,6 +203,9 @@ class Tries(Exchange):
         now = Exchange._count(self, status)
         if self.traced is not None:
             self.traced.came_to(status)
+        hedging = self.arm.hedging
+        if hedging is not None and status == OK and self.lane is not None:
+            hedging.answered(now - self.asked)
         gate = self.gate
         if gate is not None:
             self.gate = None
