@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import preflight, upfile
 from cluster.applications import delay_of, failure_of, run
-from nstarx.client import Admin
+from nstarx.client import Admin, Inference
 from nstarx.errors import ModelLoadFailed, NStarXError, Unavailable
 from nstarx.repository import Repository
 from nstarx.spec.cluster import GATEWAY_APPLICATION, GATEWAY_IMPORT_PATH, VERSION_IMPORT_PATH, ClusterSpec, VersionSpec
@@ -163,9 +163,13 @@ class Cluster:
         return f"not everything was ready after {seconds:g} s; " + "; ".join(delays)
 
     def _replicas(self) -> dict[str, int] | None:
-        """Version to replicas that are ready; None while no gateway answers."""
+        """Version to replicas that are ready; None while no gateway answers. A replica that has registered is not yet
+        one that a gateway has reached, so the gateway is asked for each version what any client would ask it."""
         with contextlib.suppress(NStarXError), Admin(self.admin_url, timeout_s=2) as admin:
-            return {version["version"]: version["replicas"] for version in admin.status()["versions"]}
+            counts = {version["version"]: version["replicas"] for version in admin.status()["versions"]}
+            with Inference(self.url, timeout_s=2) as inference:
+                refs = [VersionRef.parse(ref) for ref in counts]
+                return {str(ref): counts[str(ref)] for ref in refs if inference.ready(ref.model, ref.version)}
         return None
 
     def _check(self) -> None:

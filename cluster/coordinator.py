@@ -193,7 +193,8 @@ class Coordinator(Coordination):
         return Applied(number=self._snapshot.number, etag=etag, changed=etag != current, warnings=warnings)
 
     async def apply_settings(self, ref: str, settings: dict[str, Any]) -> Applied:
-        before = self._snapshot.settings.get(ref, self._spec_of(ref).settings)
+        applied = self._snapshot.settings
+        before = applied[ref] if ref in applied else self._spec_of(ref).settings
         after = merge_patch(before, _plain(settings, ref))
         # Compared by digest, because to Python 1 and true are equal.
         changed = digest(after) != digest(before)

@@ -49,6 +49,8 @@ class _Run:
         """How often there was something new to judge by."""
         self.judged: Result | None = None
         self.judged_at = self.judged_news = 0.0
+        self.weighed_news = 0
+        """What `tick` has drawn its conclusions from; whoever asked for the verdict has drawn none."""
         self.moved_at = trial.started
         """When the bandit last looked."""
         self.moved_news = 0
@@ -66,7 +68,8 @@ class _Run:
 
     def is_due(self, now: float) -> bool:
         """Whether there is something new to say, and it is time."""
-        return self.trial.runs and self.news != self.judged_news and now - self.judged_at >= JUDGE_S
+        is_fresh = self.news == self.judged_news
+        return self.trial.runs and self.news != self.weighed_news and (is_fresh or now - self.judged_at >= JUDGE_S)
 
 
 class Trials:
@@ -222,6 +225,7 @@ class Trials:
 
     def _judge(self, run: _Run, now: float) -> list[Told]:
         said, trial, name = run.verdict(now), run.trial, run.trial.experiment.name
+        run.weighed_news = run.news
         details = {"experiment": name, **said.to_json()}
         if not said.valid and not trial.skewed:
             self._change(run, now, skewed=True)

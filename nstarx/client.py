@@ -87,6 +87,16 @@ class Inference(Client):
         """Name, versions, inputs and outputs of a model."""
         return _document(self.ask("GET", _path(model, version)))
 
+    def ready(self, model: str, version: str | None = None) -> bool:
+        """Whether an inference request would find a replica."""
+        try:
+            self.ask("GET", f"{_path(model, version)}/ready")
+        except RemoteError as error:
+            if error.status not in (400, 404, 503):
+                raise
+            return False
+        return True
+
     def infer(self, model: str, request: dict[str, Any], version: str | None = None) -> tuple[dict[str, Any], str]:
         """A V2 inference request's answer, and the version that gave it."""
         response = self.ask("POST", f"{_path(model, version)}/infer", json=request)

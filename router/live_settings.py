@@ -30,7 +30,9 @@ async def change_settings(gateway: Gateway, ref: str, patch: dict[str, Any]) -> 
         await _purge(gateway, ref)
         raise InvalidConfiguration(f"settings of {ref}: {refusal}")
     await _purge(gateway, ref)
-    warnings = tuple(f"replica {replica} has not taken them yet" for replica in silent)
+    warnings = [f"replica {replica} has not taken them yet" for replica in silent]
+    if ref not in (await gateway.coordination.snapshot()).models:
+        warnings.append(f"{ref} has no replica now; the next one begins with them")
     return applied.model_copy(update={"warnings": (*applied.warnings, *warnings)})
 
 

@@ -128,6 +128,14 @@ async def test_settings_of_a_version_without_replicas_are_refused(coordination: 
         await coordination.apply_settings("iris@2.0.0", {"threshold": 1})
 
 
+async def test_changed_settings_can_be_changed_back_while_no_replica_is_left(coordination: Coordination) -> None:
+    await coordination.register(replica("r1"), spec())
+    await coordination.apply_settings("iris@1.0.0", {"hang": True})
+    await coordination.leave("r1")
+    await coordination.apply_settings("iris@1.0.0", {"hang": False})
+    assert await coordination.register(replica("r2"), spec()) == {"hang": False}
+
+
 async def test_settings_that_are_not_json_are_refused(coordination: Coordination) -> None:
     await coordination.register(replica("r1"), spec())
     with pytest.raises(InvalidConfiguration, match=r"settings of iris@1\.0\.0: .*send a JSON object"):

@@ -105,6 +105,17 @@ def test_an_experiment_from_its_start_to_a_winner() -> None:
     assert (status.assigned, status.outcomes, status.result["winner"]) == (840, 840, NEW)
 
 
+def test_decision_is_told_though_somebody_has_asked_for_the_verdict_before() -> None:
+    story = Story()
+    story.start()
+    story.play(220, {OLD: 3, NEW: 8})
+    story.now += 1
+    assert story.status().result["winner"] == NEW
+    [(kind, _)] = story.tick(0.1)
+    assert kind == EventKind.EXPERIMENT_DECIDED
+    assert story.tick() == []
+
+
 def test_verdicts_are_made_once_a_second_at_the_most() -> None:
     story = Story()
     story.start()

@@ -148,6 +148,7 @@ def test_stock_ray_deploys_the_same_from_a_serve_config_file(
     done = run("serve", "deploy", "serve.yaml", "--address", ray_head, cwd=tmp_path, RAY_AUTH_MODE="disabled")
     assert done.returncode == 0, done.stdout + done.stderr
     until(lambda: replicas(admin) == {"iris@1.0.0": 1, "iris@1.1.0": 1}, 90)
+    until(lambda: answers(f"http://127.0.0.1:{port}/v2/models/iris/ready"))
     body: dict[str, Any] = {
         "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]
     }
