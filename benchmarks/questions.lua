@@ -1,7 +1,7 @@
 -- Load for wrk with one question again and again, or ever new ones:
 -- `wrk … -- iris|slow same|new FIRST [checked]`, FIRST being the number of the first new one.
--- Requests are written before the load begins, and a single one is left to wrk, so that the generator takes as little of
--- the CPUs as it can. With `checked`, an answer is right when it is the one that its own id asked for; else its status
+-- Requests are written before the load begins, so that the generator takes as little of the CPUs as it can, and one
+-- question again and again takes as much of them as ever new ones. With `checked`, an answer is right when it is the one that its own id asked for; else its status
 -- alone is looked at. Prints one line of JSON for benchmarks/wrk.py.
 
 local FLOWERS = { [0] = { 5.1, 3.5, 1.4, 0.2 }, { 6.0, 2.9, 4.5, 1.5 }, { 6.3, 3.3, 6.0, 2.5 } }
@@ -55,12 +55,10 @@ end
 function init(arguments)
   model, last = arguments[1], tonumber(arguments[3])
   wrk.method, wrk.headers["Content-Type"], wrk.body = "POST", "application/json", question(0)
-  if arguments[2] == "new" then
-    for number = 0, NEW - 1 do
-      requests[number] = wrk.format(nil, nil, nil, question(number))
-    end
-    request = next_request
+  for number = 0, NEW - 1 do
+    requests[number] = wrk.format(nil, nil, nil, question(arguments[2] == "new" and number or 0))
   end
+  request = next_request
   response = arguments[4] == "checked" and check or nil
 end
 

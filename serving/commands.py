@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from rich.markup import escape
 
 from nstarx.cli.output import Format, Output, console, print_document, print_table
 from nstarx.errors import InvalidConfiguration, Unsupported
 from nstarx.repository import MODEL_YAML, Repository, sha256_of
-from nstarx.spec.record import R
+from nstarx.spec.model import ModelSpec
+from nstarx.spec.record import R, parse
 from nstarx.spec.version import VersionRef
 
 models = typer.Typer(no_args_is_help=True, help="Put a model file into the repository, and see what is there.")
@@ -29,7 +31,7 @@ def list_models(repository: Root = "models", output: Output = Format.table) -> N
     stored = Repository.locate(repository)
     specs = [stored.spec(ref) for ref in stored.refs()]
     if output is Format.table:
-        rows = [(spec.ref, spec.runtime, spec.description) for spec in specs]
+        rows = [(spec.ref, spec.runtime, escape(spec.description)) for spec in specs]
         print_table(("VERSION", "RUNTIME", "DESCRIPTION"), rows)
     else:
         print_document([spec.model_dump(mode="json", exclude_unset=True) for spec in specs], output)
@@ -40,7 +42,7 @@ def add(
     version: Annotated[str, typer.Argument(help="Its name and semantic version, like mine@1.0.0.")],
     file: Annotated[Path, typer.Argument(help="An ONNX file.")],
     repository: Root = "models",
-    max_batch_size: Annotated[int, typer.Option(help="Rows of many requests that may run as one.")] = 64,
+    max_batch_size: Annotated[int, typer.Option(min=1, help="Rows of many requests that may run as one.")] = 64,
     description: Annotated[str, typer.Option(help="What it is.")] = "",
 ) -> None:
     """Copy an ONNX file into the repository, and write its model.yaml from the file's own signature."""
@@ -49,6 +51,7 @@ def add(
     if (folder / MODEL_YAML).exists():
         raise InvalidConfiguration(f"{ref} is there already, and versions are immutable; choose another version")
     document = _described(ref, file, max_batch_size, description)
+    parse(ModelSpec, document, str(file))  # What replicas would refuse is refused before anything is written.
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, folder / "model.onnx")
     (folder / MODEL_YAML).write_text(yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120))

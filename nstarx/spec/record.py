@@ -39,7 +39,16 @@ def parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _StrictLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise InvalidConfiguration(f"{source}: not valid YAML: {error}") from None
+        raise InvalidConfiguration(f"{source}: not valid YAML: {_problem(error)}") from None
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error)
+    mark = error.problem_mark
+    context = f"{error.context}, " if error.context else ""
+    return f"{context}{error.problem}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _sentences(error: ValidationError) -> str:

@@ -76,7 +76,7 @@ def nobody() -> str:
         (b"- 1\n- 2\n", "file.yaml: holds a list, but keys and values are needed, like: "),
         (b"routes", "file.yaml: holds 'routes', but keys and values are needed, like: "),
         (b"routs: []", "file.yaml: routs: unknown key; check its spelling"),
-        (b"routes: [", "file.yaml: not valid YAML"),
+        (b"routes: [", "file.yaml: not valid YAML: while parsing a flow node, "),
         (b"routes: []\nroutes: []", "key 'routes' is given twice"),
         (b"\xff\xfe\x00", "file.yaml: can't be read: "),
         (
