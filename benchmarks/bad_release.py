@@ -73,10 +73,10 @@ def main() -> int:
     options = arguments().parse_args()
     machine = report.machine(processes.pin(options.cpus))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        config = configuration(Path(folder))
+        gateway = NStarX(configuration(Path(folder)))
         try:
-            with NStarX(config).start() as server:
-                rounds = asyncio.run(measured(server.url, admin_url(config), options))
+            with gateway.start():
+                rounds = asyncio.run(measured(gateway, options))
         except ContenderUnavailable as error:
             print(error)
             return 1
@@ -125,17 +125,12 @@ def with_canary(percent: float) -> dict[str, Any]:
     return {"model": "flaky", "split": {"canary": canary}}
 
 
-def admin_url(config: Path) -> str:
-    return f"http://127.0.0.1:{yaml.safe_load(config.read_text())['gateway']['admin_port']}"
-
-
-async def measured(url: str, admin_url: str, options: argparse.Namespace) -> list[Round]:
-    port = int(url.split(":")[2].partition("/")[0])
+async def measured(gateway: NStarX, options: argparse.Namespace) -> list[Round]:
     rounds = []
-    with Admin(admin_url) as admin:
+    with Admin(gateway.admin_url) as admin:
         await asyncio.to_thread(wait_until_served, admin)
         for number in range(options.rounds):
-            rounds.append(await bad_release(port, admin, options))
+            rounds.append(await bad_release(gateway.port(), admin, options))
             print(f"release {number + 1}: {rounds[-1]}", flush=True)
     return rounds
 

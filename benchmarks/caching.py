@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +20,7 @@ from benchmarks import processes, report, wrk
 from benchmarks.contenders import ContenderUnavailable, Server
 from benchmarks.contenders.contender import ROOT, free_port
 from benchmarks.contenders.nstarx import NStarX
+from benchmarks.python_model import ONE_ROW, write_model
 from benchmarks.wrk import Load, LoadFailed
 
 QUESTIONS = Path(__file__).with_name("questions.lua")
@@ -96,7 +96,7 @@ def configuration(folder: Path) -> Path:
     repository = folder / "models"
     (repository / "iris").mkdir(parents=True)
     (repository / "iris" / "1.0.0").symlink_to(ROOT / "models" / "iris" / "1.0.0")
-    _write_slow(repository / "slow" / "1.0.0")
+    write_model(repository / "slow" / "1.0.0", SLOW, **ONE_ROW)
     routes = [
         {"model": gain.model, "split": {"weighted": {f"{gain.model}@1.0.0": 1}}, "cache": CACHE} for gain in GAINS
     ]
@@ -109,22 +109,6 @@ def configuration(folder: Path) -> Path:
     config = folder / "caching.yaml"
     config.write_text(yaml.safe_dump(document))
     return config
-
-
-def _write_slow(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "model.py").write_text(SLOW)
-    document = {
-        "name": "slow",
-        "version": "1.0.0",
-        "runtime": "python",
-        "file": "model.py",
-        "sha256": sha256(SLOW.encode()).hexdigest(),
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}],
-        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
-        "batching": {"max_batch_size": 1},
-    }
-    (folder / "model.yaml").write_text(yaml.safe_dump(document))
 
 
 def measure(gateway: NStarX, options: argparse.Namespace) -> list[Gain]:

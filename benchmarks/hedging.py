@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -25,6 +24,7 @@ from benchmarks import processes, report
 from benchmarks.contenders import ContenderUnavailable
 from benchmarks.contenders.contender import ROOT, free_port
 from benchmarks.contenders.nstarx import NStarX
+from benchmarks.python_model import ONE_ROW, write_model
 from nstarx.client import Admin
 
 REF = "uneven@1.0.0"
@@ -95,10 +95,10 @@ def main() -> int:
     options = arguments().parse_args()
     machine = report.machine(processes.pin(options.cpus))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        config = configuration(Path(folder))
+        gateway = NStarX(configuration(Path(folder)))
         try:
-            with NStarX(config).start() as server:
-                seen = asyncio.run(measured(server.url, admin_url(config), options))
+            with gateway.start():
+                seen = asyncio.run(measured(gateway, options))
         except ContenderUnavailable as error:
             print(error)
             return 1
@@ -122,7 +122,8 @@ def arguments() -> argparse.ArgumentParser:
 def configuration(folder: Path) -> Path:
     """Three replicas of the model, which is written to `folder`. Iris says when all is up."""
     repository = folder / "models"
-    write_model(repository / "uneven" / "1.0.0")
+    limits = {"max_concurrent_runs": 8}
+    write_model(repository / "uneven" / "1.0.0", MODEL, limits=limits, resources={"cpu": 0.1}, **ONE_ROW)
     (repository / "iris").mkdir()
     (repository / "iris" / "1.0.0").symlink_to(ROOT / "models" / "iris" / "1.0.0")
     document = {
@@ -136,41 +137,18 @@ def configuration(folder: Path) -> Path:
     return config
 
 
-def write_model(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "model.py").write_text(MODEL)
-    document = {
-        "name": "uneven",
-        "version": "1.0.0",
-        "runtime": "python",
-        "file": "model.py",
-        "sha256": sha256(MODEL.encode()).hexdigest(),
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}],
-        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
-        "batching": {"max_batch_size": 1},
-        "limits": {"max_concurrent_runs": 8},
-        "resources": {"cpu": 0.1},
-    }
-    (folder / "model.yaml").write_text(yaml.safe_dump(document))
-
-
 def route(policy: str) -> dict[str, Any]:
     return {"model": "uneven", "split": {"weighted": {REF: 1}}, "demotion": None, **POLICIES[policy]}
 
 
-def admin_url(config: Path) -> str:
-    return f"http://127.0.0.1:{yaml.safe_load(config.read_text())['gateway']['admin_port']}"
-
-
-async def measured(url: str, admin_url: str, options: argparse.Namespace) -> list[Measured]:
+async def measured(gateway: NStarX, options: argparse.Namespace) -> list[Measured]:
     """Every policy by turns, in the opposite order in every other repetition."""
-    port = int(url.split(":")[2].partition("/")[0])
     found = []
-    with Admin(admin_url) as admin:
+    with Admin(gateway.admin_url) as admin:
         await asyncio.to_thread(wait_until_served, admin)
         for repetition in range(options.repetitions):
             for policy in POLICIES if repetition % 2 else reversed(POLICIES):
-                found.append(await of_policy(policy, port, admin, options))
+                found.append(await of_policy(policy, gateway.port(), admin, options))
                 print(found[-1], flush=True)
     return found
 

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
 from random import Random
@@ -29,6 +28,7 @@ from benchmarks.contenders import ContenderUnavailable
 from benchmarks.contenders.contender import FIRST_REQUEST, PATH, ROOT, START_TIMEOUT_S, free_port
 from benchmarks.contenders.nstarx import NStarX
 from benchmarks.open_loop import Connections
+from benchmarks.python_model import write_model
 from nstarx.client import Admin
 
 PRIMARY, HEALTHY, HANGING = "iris@1.0.0", "iris@1.1.0", "iris@9.0.0"
@@ -93,13 +93,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> list[Cost]:
-    config = configuration(folder)
-    with NStarX(config, {"PYTHONPATH": str(ROOT)}).start() as server, Admin(admin_url(config)) as admin:
+    gateway = NStarX(configuration(folder), {"PYTHONPATH": str(ROOT)})
+    with gateway.start() as server, Admin(gateway.admin_url) as admin:
         wait_for_replicas(admin)
         if options.prefer:
             processes.prefer([*(process.pid for process in server.processes()), os.getpid()])
-        port = yaml.safe_load(config.read_text())["gateway"]["port"]
-        seen, failed = uvloop.run(load(port, options))
+        seen, failed = uvloop.run(load(gateway.port(), options))
         time.sleep(2)  # Reports are a second old.
         copied = {row["version"]: 1 - row["dropped"] / row["sampled"] for row in admin.shadows()}
     shares = {"healthy shadow": copied[HEALTHY], "hanging shadow": copied[HANGING]}
@@ -143,18 +142,8 @@ def wait_for_replicas(admin: Admin) -> None:
 
 def write_hanging(folder: Path, like: Path) -> None:
     """A version with another's signature that never answers, and that nobody takes for broken."""
-    folder.mkdir()
-    (folder / "model.py").write_text(HANGS)
     signature = {key: value for key, value in yaml.safe_load(like.read_text()).items() if key in ("inputs", "outputs")}
-    description = {
-        "name": "iris", "version": "9.0.0", "runtime": "python", "file": "model.py",
-        "sha256": sha256(HANGS.encode()).hexdigest(), "limits": {"hang_timeout_s": 86400}, **signature,
-    }  # fmt: skip
-    (folder / "model.yaml").write_text(yaml.safe_dump(description))
-
-
-def admin_url(config: Path) -> str:
-    return f"http://127.0.0.1:{yaml.safe_load(config.read_text())['gateway']['admin_port']}"
+    write_model(folder, HANGS, limits={"hang_timeout_s": 86400}, **signature)
 
 
 async def load(port: int, options: argparse.Namespace) -> tuple[dict[str, Rounds], dict[str, int]]:

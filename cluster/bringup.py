@@ -137,7 +137,8 @@ class Cluster:
             if counts is not None and not self._listening:
                 self._listening = True
                 self._tell(f"the gateway listens on {self.url}")
-            for ref in [ref for ref, count in wanted.items() if (counts or {}).get(ref, 0) >= count]:
+            registered = [ref for ref, count in wanted.items() if (counts or {}).get(ref, 0) >= count]
+            for ref in filter(self._answers, registered):
                 del wanted[ref]
                 self._tell(f"{ref} is ready")
             self._check()
@@ -163,14 +164,17 @@ class Cluster:
         return f"not everything was ready after {seconds:g} s; " + "; ".join(delays)
 
     def _replicas(self) -> dict[str, int] | None:
-        """Version to replicas that are ready; None while no gateway answers. A replica that has registered is not yet
-        one that a gateway has reached, so the gateway is asked for each version what any client would ask it."""
+        """Version to replicas that have registered; None while no gateway answers."""
         with contextlib.suppress(NStarXError), Admin(self.admin_url, timeout_s=2) as admin:
-            counts = {version["version"]: version["replicas"] for version in admin.status()["versions"]}
-            with Inference(self.url, timeout_s=2) as inference:
-                refs = [VersionRef.parse(ref) for ref in counts]
-                return {str(ref): counts[str(ref)] for ref in refs if inference.ready(ref.model, ref.version)}
+            return {version["version"]: version["replicas"] for version in admin.status()["versions"]}
         return None
+
+    def _answers(self, version: str) -> bool:
+        """Whether a gateway has reached a replica of it: what any client would ask."""
+        ref = VersionRef.parse(version)
+        with contextlib.suppress(NStarXError), Inference(self.url, timeout_s=2) as inference:
+            return inference.ready(ref.model, ref.version)
+        return False
 
     def _check(self) -> None:
         for name in (GATEWAY_APPLICATION, *self._slugs):

@@ -35,8 +35,15 @@ class NStarX(Contender):
         return self.variables
 
     def port(self) -> int:
-        port: int = yaml.safe_load(self.config.read_text())["gateway"]["port"]
-        return port
+        return self._gateway("port")
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self._gateway('admin_port')}"
+
+    def _gateway(self, key: str) -> int:
+        number: int = yaml.safe_load(self.config.read_text())["gateway"][key]
+        return number
 
     def serves(self, process: psutil.Process) -> bool:
         return "ServeReplica" in processes.title(process)

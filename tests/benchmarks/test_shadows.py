@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmarks import shadows
+from benchmarks.contenders.nstarx import NStarX
 from benchmarks.open_loop import Connections
 from nstarx.repository import Repository
 from nstarx.spec.cluster import ClusterSpec
@@ -25,7 +26,7 @@ def test_routes_differ_in_their_shadow_alone(tmp_path: Path) -> None:
         [shadows.HEALTHY],
         [shadows.HANGING],
     ]
-    assert yaml.safe_load(config.read_text())["gateway"]["admin_port"] == int(shadows.admin_url(config).split(":")[-1])
+    assert yaml.safe_load(config.read_text())["gateway"]["admin_port"] == int(NStarX(config).admin_url.split(":")[-1])
 
 
 def test_version_that_hangs_loads_like_any_other(tmp_path: Path) -> None:

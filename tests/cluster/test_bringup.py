@@ -39,6 +39,7 @@ def test_versions_that_are_late_are_named_with_what_serve_says(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "_replicas", lambda: {"plain@1.0.0": 1})
+    monkeypatch.setattr(cluster, "_answers", lambda version: True)
     with pytest.raises(Unavailable) as late:
         cluster._wait(cluster.spec.versions)
     assert late.value.sentence.endswith(f"; demo@1.0.0: {CPUS}")
